@@ -1,0 +1,1 @@
+"""Command-line programs: click commands, console output, signals and exit statuses."""

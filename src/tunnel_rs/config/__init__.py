@@ -1,0 +1,1 @@
+"""Configuration: one schema, sources with the origin of each value, frozen settings out."""

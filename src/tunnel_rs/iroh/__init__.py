@@ -1,0 +1,1 @@
+"""Links to peers named by an EndpointId: finding them, dialling them, accepting them."""

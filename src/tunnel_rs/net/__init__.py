@@ -1,0 +1,1 @@
+"""asyncio shells: the only owners of sockets, timers and tasks."""

@@ -1,0 +1,40 @@
+"""Settings of the QUIC transport (spec `cli.md`, table `[iroh.transport]`)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+MIN_WINDOW = 1024
+MAX_WINDOW = 16_777_216
+DEFAULT_WINDOW = 8_388_608
+
+
+class CongestionController(StrEnum):
+    """Congestion control algorithms by their configuration names."""
+
+    CUBIC = "cubic"
+    NEW_RENO = "newreno"
+    BBR = "bbr"
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """How a QUIC connection behaves. Sizes are bytes, times are seconds."""
+
+    congestion_controller: CongestionController = CongestionController.CUBIC
+    """Which algorithm limits the sending rate (RFC 9438, RFC 9002, BBR)."""
+
+    receive_window: int = DEFAULT_WINDOW
+    """Most bytes of one stream held for a slow reader; costs that much memory per stalled stream.
+    A path is filled when it is at least bandwidth x round trip."""
+
+    send_window: int = DEFAULT_WINDOW
+    """Most bytes written locally and not yet acknowledged, over all streams of a connection."""
+
+    idle_timeout: float = 300.0
+    """A connection on which nothing is heard for this long is given up."""
+
+    keep_alive: float = 15.0
+    """A PING is sent after this long without traffic, so that NATs keep the mapping."""
+
+    handshake_timeout: float = 10.0
+    """A handshake that has not completed by then is given up."""

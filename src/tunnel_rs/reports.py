@@ -1,0 +1,124 @@
+"""What the programs tell about themselves while they run.
+
+Features hand these frozen values to a `Reporter`; only `cli` turns them into text or JSON.
+No report holds a secret.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunnel_rs.values import EndpointId, SocketAddr, SourceUrl
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Base of all reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReady(Report):
+    """The server can be reached. `ways` are words for people: addresses, "LAN", relay URLs."""
+
+    endpoint_id: EndpointId
+    addresses: tuple[SocketAddr, ...]
+    ways: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAuthenticated(Report):
+    """Server side: a client has shown an accepted token."""
+
+    peer: EndpointId
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRefused(Report):
+    """Server side: a client was turned away before it could ask for anything."""
+
+    peer: EndpointId | None
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone(Report):
+    """Server side: an authenticated client's link has ended."""
+
+    peer: EndpointId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trying(Report):
+    """Client side: a way to the server is being tried, for example `LAN` or `192.0.2.7:4444`."""
+
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelUp(Report):
+    """Client side: connected and authenticated. `elapsed` is in seconds since dialling began."""
+
+    peer: EndpointId
+    way: str
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelLost(Report):
+    """Client side: the link has ended. `retry_in` is in seconds; None when there is no retry."""
+
+    reason: str
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(Report):
+    """Client side: a local listener is open. `source` is None for a SOCKS5 listener."""
+
+    address: SocketAddr
+    source: SourceUrl | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened(Report):
+    """A forwarded connection or UDP flow has begun, on either side."""
+
+    session: int
+    source: SourceUrl
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed(Report):
+    """A forwarded connection or flow has ended. `sent` and `received` are payload bytes as seen
+    by the local socket; `reason` is empty after a clean end."""
+
+    session: int
+    source: SourceUrl
+    sent: int
+    received: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRefused(Report):
+    """A request to forward was turned down, by us (server) or by the server (client)."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Report):
+    """Anything else worth one line. `level` is `debug`, `info` or `warning`."""
+
+    level: str
+    text: str
+
+
+Reporter = Callable[[Report], None]
+
+
+def silent(_: Report) -> None:
+    """A `Reporter` that drops everything."""
