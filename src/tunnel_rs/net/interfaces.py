@@ -39,7 +39,7 @@ def local_interfaces() -> tuple[Interface, ...]:
     return tuple(interface for interface in interfaces if interface.ips)
 
 
-def _interface(name: str | bytes, index: int | None, ips: Iterable[ifaddr.IP]) -> Interface:
+def _interface(name: str, index: int | None, ips: Iterable[ifaddr.IP]) -> Interface:
     ipv4, ipv6 = [], []
     for ip in ips:
         # An IPv6 address comes as (text, flow info, scope id).
@@ -48,8 +48,7 @@ def _interface(name: str | bytes, index: int | None, ips: Iterable[ifaddr.IP]) -
             ipv4.append(address)
         elif not address.is_link_local:
             ipv6.append(address)
-    text = name if isinstance(name, str) else name.decode(errors="replace")
-    return Interface(text, index or 0, tuple(ipv4), tuple(ipv6))
+    return Interface(name, index or 0, tuple(ipv4), tuple(ipv6))
 
 
 def reachable_addresses(

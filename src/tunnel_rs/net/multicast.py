@@ -33,6 +33,7 @@ PACKETS_PER_SECOND = 400
 
 _TTL = 16
 _FRESH = 1.0
+_BUDGET_WINDOW = 1.0
 _BUFFER_SIZE = 2048  # more than any packet we accept, so that cut-off ones are recognised
 _LINUX = sys.platform.startswith("linux")
 _IP_MULTICAST_ALL = 49  # linux/in.h; without it groups joined by others on any interface come too
@@ -55,7 +56,7 @@ def _places(interfaces: Sequence[Interface]) -> list[_Place]:
         if each.ipv4:
             ip = str(each.ipv4[0])
             places.append(_Place(socket.AF_INET, each.index, ip, each.is_loopback))
-        if each.ipv6:
+        if each.ipv6 and not each.is_loopback:  # Linux has no IPv6 multicast there
             places.append(_Place(socket.AF_INET6, each.index, "", each.is_loopback))
     return places[:MAX_SOCKETS]
 
@@ -134,7 +135,7 @@ class _Member:
     def _readable(self) -> None:
         now = self._loop.time()
         if now >= self._budget_until:
-            self._budget, self._budget_until = PACKETS_PER_SECOND, now + 1.0
+            self._budget, self._budget_until = PACKETS_PER_SECOND, now + _BUDGET_WINDOW
         for _ in range(READS_PER_WAKE):
             if self._budget == 0:
                 self._pause()
