@@ -8,46 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.support.memory_link import MemoryLink, MemoryStream, Sizes, link_pair
+from tests.support.recorder import Recorder
 from tests.support.sockets import abort, read_exactly, read_to_eof, send, tcp_pair, until
 
 from tunnel_rs.net import splice as splice_module
-from tunnel_rs.net.link import StreamReceiver
 from tunnel_rs.net.splice import Splice, SpliceEnd, TcpSide, join_tcp
-
-
-class Recorder(StreamReceiver):
-    """The far end of the stream, played by the test."""
-
-    def __init__(self, stream: MemoryStream, *, consume: bool = True) -> None:
-        self.stream = stream
-        self.consume = consume
-        self.data = bytearray()
-        self.events: list[str] = []
-        self.lost: list[Exception | None] = []
-        stream.set_receiver(self)
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        if self.consume:
-            self.stream.consumed(len(data))
-
-    def eof_received(self) -> None:
-        self.events.append("eof")
-
-    def reset_received(self, code: int) -> None:
-        self.events.append(f"reset {code}")
-
-    def stop_received(self, code: int) -> None:
-        self.events.append(f"stop {code}")
-
-    def pause_writing(self) -> None:
-        self.events.append("pause")
-
-    def resume_writing(self) -> None:
-        self.events.append("resume")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.lost.append(error)
 
 
 class Bench:
