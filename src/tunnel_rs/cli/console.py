@@ -52,6 +52,11 @@ class Console:
         """Whether tracebacks of our own mistakes are wanted (`-vv`)."""
         return self.level is Level.DEBUG
 
+    @property
+    def writes_data(self) -> bool:
+        """Whether reports go to stdout (`--json`)."""
+        return self._form is Form.JSON_DATA
+
     def report(self, report: Report) -> None:
         """Show a report; this is a `Reporter`."""
         line = wording.line(report)
@@ -66,6 +71,10 @@ class Console:
     def data(self, text: str) -> None:
         """Print what the command was asked for, on stdout."""
         click.echo(text, file=self._out)
+
+    def remark(self, text: str) -> None:
+        """Print what belongs to the data but must not be mixed with it, on stderr."""
+        self._write(self._err, text)
 
     def failure(self, outcome: Outcome) -> None:
         """Show the error a command ends with, as one line; nothing for a silent one."""
@@ -112,8 +121,10 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "warning" if record.levelno >= logging.WARNING else "debug"
         text = f"{record.name}: {record.getMessage()}"
-        if record.exc_info and record.exc_info[1] is not None:
-            text += f" ({type(record.exc_info[1]).__name__})"
-            if self._console.shows_details:
-                text += ": " + "".join(traceback.format_exception(record.exc_info[1]))
-        self._console.report(Notice(level, text))
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            self._console.report(Notice(level, text))
+            return
+        self._console.report(Notice(level, f"{text} ({type(error).__name__})"))
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            self._console.report(Notice("debug", line))

@@ -10,11 +10,14 @@ from pathlib import Path
 import click
 
 from tunnel_rs.cli.wording import printable
+from tunnel_rs.config.schema import REFUSED
+from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.errors import ExitStatus, TunnelError
 from tunnel_rs.proto.tokens import check_token
+from tunnel_rs.values import quoted
 
-_TOKEN = re.compile(r"i[A-Za-z0-9._-]{17}")
-_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+_TOKEN = re.compile(r"(?<![A-Za-z0-9._-])i[A-Za-z0-9._-]{17}(?![A-Za-z0-9._-])")
+_KEY = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ def outcome(error: BaseException) -> Outcome:
     error = _single(error)
     match error:
         case TunnelError():
-            return Outcome(printable(str(error)), error.exit_status)
+            return Outcome(_one_line(str(error)), error.exit_status)
         case click.exceptions.Exit():
             return Outcome("", error.exit_code)
         case click.UsageError():
@@ -43,6 +46,8 @@ def outcome(error: BaseException) -> Outcome:
             return Outcome(_sentence(error.format_message()), error.exit_code)
         case KeyboardInterrupt() | click.Abort():
             return Outcome("", ExitStatus.INTERRUPTED)
+        case SystemExit(code=int(code)):
+            return Outcome("", code)
         case BrokenPipeError():
             return Outcome("", ExitStatus.FAILURE)
         case OSError():
@@ -58,15 +63,32 @@ def _single(error: BaseException) -> BaseException:
 
 
 def _usage(error: click.UsageError) -> str:
-    text = _sentence(error.format_message())
+    if isinstance(error, click.NoSuchOption):
+        text = _no_such_option(error)
+    else:
+        text = _sentence(error.format_message())
     return f"{text}; see `{error.ctx.command_path} --help`" if error.ctx else text
 
 
+def _no_such_option(error: click.NoSuchOption) -> str:
+    name = error.option_name
+    for refused in REFUSED:
+        if refused.flag == name:
+            return f"{name}: {refused.reason}"
+    options = error.ctx.command.get_params(error.ctx) if error.ctx else []
+    known = [flag for option in options for flag in option.opts + option.secondary_opts]
+    return _one_line(f"no such option {quoted(name)}{did_you_mean(name, known)}")
+
+
 def _sentence(text: str) -> str:
-    """Click's wording on one line, without the full stop and without secrets typed by mistake."""
+    """Click's wording as ours: on one line, without capital and full stop."""
     text = " ".join(text.split()).removesuffix(".")
-    text = _KEY.sub("***", _TOKEN.sub(_mask_token, text))
-    return printable(text[:1].lower() + text[1:])
+    return _one_line(text[:1].lower() + text[1:])
+
+
+def _one_line(text: str) -> str:
+    """No control characters, and no secret that was typed where something else belongs."""
+    return printable(_KEY.sub("***", _TOKEN.sub(_mask_token, text)))
 
 
 def _mask_token(found: re.Match[str]) -> str:
@@ -79,7 +101,7 @@ def _mask_token(found: re.Match[str]) -> str:
 
 def _system(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    return printable(f"{where}{error.strerror or type(error).__name__}")
+    return _one_line(f"{where}{error.strerror or type(error).__name__}")
 
 
 def _internal(error: BaseException) -> str:

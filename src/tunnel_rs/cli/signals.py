@@ -102,18 +102,20 @@ async def run_until_signal(
     """
     async with TaskScope("program", on_failure=_ignore) as scope:
         task = scope.spawn(running, "run")
-        await asyncio.wait({task, signals.first}, return_when=asyncio.FIRST_COMPLETED)
+        await _first_of(task, signals.first)
         if signals.first.done():
             report(Notice("info", "stopping; press Ctrl-C again to end at once"))
         stopping = scope.spawn(_call(stop), "stop")
-        await asyncio.wait(
-            {stopping, signals.second}, timeout=drain_time, return_when=asyncio.FIRST_COMPLETED
-        )
+        await _first_of(stopping, signals.second, timeout=drain_time)
     if signals.first.done():
         return _STATUS[signals.first.result()]
     task.result()
     stopping.result()
     return ExitStatus.DONE
+
+
+async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
+    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _call(function: Callable[[], Awaitable[None]]) -> None:

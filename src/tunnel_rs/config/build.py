@@ -181,7 +181,9 @@ def _pairs(values: Values) -> Iterator[Tunnel]:
 
 
 def _unpaired(values: Values, longer: Option[object]) -> TunnelError:
-    count = f"{len(values.get(schema.SOURCE))} source(s), {len(values.get(schema.TARGET))} target(s)"
+    count = (
+        f"{len(values.get(schema.SOURCE))} source(s), {len(values.get(schema.TARGET))} target(s)"
+    )
     return values.origin(longer).error(f"{count}; give one --target for each --source, in order")
 
 

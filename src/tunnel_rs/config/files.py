@@ -10,6 +10,7 @@ from tunnel_rs.config import schema
 from tunnel_rs.config.schema import MODE, Option, Role
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.errors import ConfigError
+from tunnel_rs.values import quoted
 
 MAX_FILE_SIZE = 1_048_576
 """Bytes; a configuration is a few kilobytes, so a larger file is the wrong file."""
@@ -98,7 +99,7 @@ class ConfigFile:
     def _wrong(self, key: str, given: str, expected: str) -> ConfigError:
         program = _OTHER_PROGRAMS.get(given)
         hint = f"; this file is for {program}" if program else ""
-        return ConfigError(f"{self.path}: {key}: expected {expected}, got {given!r}{hint}")
+        return ConfigError(f"{self.path}: {key}: expected {expected}, got {quoted(given)}{hint}")
 
     def _leaves(self, table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
         for name, value in table.items():
@@ -132,7 +133,7 @@ _TABLES = _tables()
 
 
 def _printable(key: str) -> str:
-    return key if key.isprintable() else repr(key)
+    return key if key.isprintable() else quoted(key)
 
 
 def _describe_toml(error: Exception) -> str:

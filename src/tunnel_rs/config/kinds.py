@@ -15,7 +15,7 @@ from tunnel_rs.proto.identity import decode_secret_key
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.proto.tokens import check_token
 from tunnel_rs.proto.transport_settings import CongestionController
-from tunnel_rs.values import EndpointId, HostPort, Protocol, SocketAddr, SourceUrl
+from tunnel_rs.values import EndpointId, HostPort, Protocol, SocketAddr, SourceUrl, quoted
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -60,7 +60,9 @@ class ListenAddress:
         if not separator:
             return cls(HostPort.parse(text, allow_port_zero=True))
         if scheme not in (Protocol.TCP, Protocol.UDP):
-            raise ValueError(f"{text!r} must be host:port, with tcp:// or udp:// before it at most")
+            raise ValueError(
+                f"{quoted(text)} must be host:port, with tcp:// or udp:// before it at most"
+            )
         return cls(HostPort.parse(rest, allow_port_zero=True), Protocol(scheme))
 
     def __str__(self) -> str:
@@ -134,7 +136,7 @@ def integer(low: int, high: int, unit: str = "") -> Kind[int]:
 
     def parse(given: str) -> int:
         if not (given.isascii() and given.removeprefix("-").isdigit()) or len(given) > 20:
-            raise ValueError(f"{given!r} is not {expected}")
+            raise ValueError(f"{quoted(given)} is not {expected}")
         return check(int(given))
 
     def from_toml(value: object) -> int:
@@ -158,7 +160,7 @@ def seconds(low: float, high: float) -> Kind[float]:
         try:
             return check(float(given))
         except ValueError:
-            raise ValueError(f"{given!r} is not {expected}") from None
+            raise ValueError(f"{quoted(given)} is not {expected}") from None
 
     def from_toml(value: object) -> float:
         if type(value) is not int and type(value) is not float:
@@ -170,7 +172,7 @@ def seconds(low: float, high: float) -> Kind[float]:
 
 def _read_switch(given: str) -> bool:
     if given not in ("true", "false"):
-        raise ValueError(f"{given!r} is not true or false")
+        raise ValueError(f"{quoted(given)} is not true or false")
     return given == "true"
 
 
@@ -180,7 +182,9 @@ def _switch_from_toml(value: object) -> bool:
     return value
 
 
-SWITCH = Kind("true or false", lambda given: _read_switch(given[-1]), _switch_from_toml, switch=True)
+SWITCH = Kind(
+    "true or false", lambda given: _read_switch(given[-1]), _switch_from_toml, switch=True
+)
 
 
 def _parse_path(given: str) -> Path:
@@ -189,7 +193,7 @@ def _parse_path(given: str) -> Path:
     try:
         return Path(given).expanduser()
     except RuntimeError:
-        raise ValueError(f"{given!r}: the home directory in it is not known") from None
+        raise ValueError(f"{quoted(given)}: the home directory in it is not known") from None
 
 
 def _parse_congestion_controller(given: str) -> CongestionController:
@@ -198,7 +202,9 @@ def _parse_congestion_controller(given: str) -> CongestionController:
         raise ValueError("'bbr' is not available in this version; use 'cubic' or 'newreno'")
     known = [name.value for name in CongestionController if name != CongestionController.BBR]
     if spelling not in known:
-        raise ValueError(f"{given!r} is not one of {', '.join(known)}{did_you_mean(given, known)}")
+        raise ValueError(
+            f"{quoted(given)} is not one of {', '.join(known)}{did_you_mean(given, known)}"
+        )
     return CongestionController(spelling)
 
 
@@ -223,7 +229,7 @@ def _tunnel(number: int, entry: object) -> Tunnel:
     for key in entry:
         if key not in ("source", "target"):
             hint = did_you_mean(key, ("source", "target"))
-            raise ValueError(f"{place}: unknown key {key!r}{hint}")
+            raise ValueError(f"{place}: unknown key {quoted(key)}{hint}")
     for key in ("source", "target"):
         if key not in entry:
             raise ValueError(f"{place}: {key} is missing")

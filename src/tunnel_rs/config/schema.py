@@ -377,10 +377,10 @@ class Refused:
     flag: str | None = None
 
 
-_NO_RELAYS = "relays are not available in this version; leave it out"
+_NO_RELAYS = "relays are not available in this version"
 
 REFUSED = (
-    Refused(_NO_RELAYS, key="iroh.relay_urls", flag="--relay-url"),
+    Refused(f"{_NO_RELAYS}; leave it out", key="iroh.relay_urls", flag="--relay-url"),
     Refused(
         "not accepted in a file; it is an option of the command line only", key="iroh.relay_only"
     ),

@@ -34,6 +34,11 @@ class Origin:
     rank: Rank
     where: str
 
+    @property
+    def key(self) -> str:
+        """The flag, variable or key alone."""
+        return self.where.rpartition(": ")[2]
+
     def error(self, problem: str) -> TunnelError:
         """An error of the right exit status that says where the value is written."""
         kind = UsageError if self.rank is Rank.COMMAND_LINE else ConfigError
@@ -124,7 +129,8 @@ def file_values(file: ConfigFile, role: Role) -> Layer:
     for option, key, value in file.entries(role):
         origin = Origin(Rank.FILE, f"{file.path}: {key}")
         if option.name in layer:
-            raise origin.error(f"says the same as {option.key}; keep one of them")
+            other = layer[option.name].origin.key
+            raise origin.error(f"says the same as {other}; keep one of them")
         try:
             layer[option.name] = Setting(option.kind.from_toml(value), origin)
         except ValueError as error:
@@ -151,17 +157,12 @@ def _refuse_exclusive(layer: Layer) -> None:
     for exclusion in schema.EXCLUSIONS:
         first, second = layer.get(exclusion.first.name), layer.get(exclusion.second.name)
         if first and second and not _may_combine(exclusion, first.origin):
-            raise second.origin.error(f"cannot be given beside {_name(exclusion, first.origin)}")
+            other = first.origin.key
+            raise second.origin.error(f"cannot be given beside {other}; keep one of them")
 
 
 def _may_combine(exclusion: Exclusion, origin: Origin) -> bool:
     return exclusion.together_on_command_line and origin.rank is Rank.COMMAND_LINE
-
-
-def _name(exclusion: Exclusion, origin: Origin) -> str:
-    if origin.rank is Rank.FILE:
-        return f"{origin.where.rpartition(': ')[2]}; keep one of them"
-    return f"{origin.where}; keep one of them"
 
 
 def _merge(layers: Iterable[Layer]) -> Layer:

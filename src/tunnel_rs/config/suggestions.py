@@ -19,6 +19,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` to append to a message, or nothing."""
+    """` (did you mean 'x'?)` to append to a message, or nothing."""
     found = nearest(word, known)
-    return f"; did you mean {found!r}?" if found else ""
+    return f" (did you mean {found!r}?)" if found else ""
