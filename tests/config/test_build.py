@@ -215,7 +215,7 @@ def test_a_client_without_what_it_needs_is_refused(missing: list[str], text: str
             {"socks5": ["127.0.0.1:2222"]},
             "127.0.0.1:2222 is the target of two tunnels; choose another port for one",
         ),
-        ({"stdio": ["true"]}, "--stdio: cannot be given beside --target; keep one of them"),
+        ({"stdio": ["true"]}, "--target: cannot be given beside --stdio; keep one of them"),
     ],
 )
 def test_a_client_that_contradicts_itself_is_refused(changes: Given, text: str) -> None:
@@ -246,9 +246,7 @@ def test_stdio_needs_exactly_one_tcp_source(source: list[str], text: str) -> Non
         ("", ": holds no token; make one with `tunnel-rs generate-token`"),
     ],
 )
-def test_a_client_needs_a_file_with_one_good_token(
-    tmp_path: Path, content: str, text: str
-) -> None:
+def test_a_client_needs_a_file_with_one_good_token(tmp_path: Path, content: str, text: str) -> None:
     file = write(tmp_path / "t", content)
     with pytest.raises(ConfigError) as refused:
         client({**without(CLIENT, "auth_token"), "auth_token_file": [str(file)]})
@@ -274,7 +272,9 @@ def test_only_secrets_on_the_command_line_are_exposed() -> None:
 
 
 def test_no_repr_shows_a_secret() -> None:
-    shown = repr(server(SERVER)) + repr(client(CLIENT)) + repr(collect(Role.CLIENT, CLIENT, {}, None))
+    shown = (
+        repr(server(SERVER)) + repr(client(CLIENT)) + repr(collect(Role.CLIENT, CLIENT, {}, None))
+    )
     assert TOKEN not in shown
     assert SECRET_KEY not in shown
 

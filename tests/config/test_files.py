@@ -36,7 +36,7 @@ def test_every_key_is_found_under_its_path(tmp_path: Path) -> None:
             'role: the file says "client", the command needs "server"; '
             "use `tunnel-rs client` or another file",
         ),
-        ('role = "sever"\nmode = "iroh"\n', "role: expected \"server\" or \"client\", got 'sever'"),
+        ('role = "sever"\nmode = "iroh"\n', 'role: expected "server" or "client", got \'sever\''),
         (
             'role = "vpnserver"\nmode = "iroh"\n',
             'role: expected "server" or "client", got \'vpnserver\'; '
@@ -60,7 +60,10 @@ def test_every_key_is_found_under_its_path(tmp_path: Path) -> None:
         ),
         (SERVER_HEAD + "[irho]\nmax_sessions = 1\n", "irho: unknown key"),
         (SERVER_HEAD + "[manual]\n", "manual: unknown key"),
-        (SERVER_HEAD + '"iroh.secret" = "x"\n', "\"iroh.secret\": unknown key (did you mean 'iroh.secret'?)"),
+        (
+            SERVER_HEAD + '"iroh.secret" = "x"\n',
+            "\"iroh.secret\": unknown key (did you mean 'iroh.secret'?)",
+        ),
         (SERVER_HEAD + '"a\\nb" = "x"\n', "'a\\nb': unknown key"),
         (SERVER_HEAD + "iroh = 1\n", "iroh: expected a table; write [iroh]"),
         (
