@@ -10,14 +10,14 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from aioquic.quic.packet import QuicProtocolVersion, encode_quic_retry
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.quic_connection import QuicConnection
-from tunnel_rs.net.udp import SockAddr, UdpSocket, from_sock_addr
+from tunnel_rs.net.udp import UdpSocket, from_sock_addr
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Engine, ResetTokens, Train
 from tunnel_rs.proto.quic_packets import (
     Kind,
@@ -70,14 +70,18 @@ class UdpFace:
     def __init__(self, socket: UdpSocket) -> None:
         self.socket = socket
         self._ipv6 = socket.address.is_ipv6
-        self.send_train = socket.send_train
-        self.close = socket.close
 
     def reaches(self, address: Address) -> bool:
         return isinstance(address, tuple) and len(address) == (4 if self._ipv6 else 2)
 
-    def text(self, address: SockAddr) -> str:
+    def send_train(self, train: bytes | memoryview, segment_size: int, address: Any) -> bool:
+        return self.socket.send_train(train, segment_size, address)
+
+    def text(self, address: Any) -> str:
         return str(from_sock_addr(address))
+
+    def close(self) -> None:
+        self.socket.close()
 
     def validates(self, address: Address) -> bool:
         return True
@@ -133,6 +137,10 @@ class QuicEndpoint:
         connection = self._register(engine, lambda _: None)
         self.schedule_flush(connection)
         return connection
+
+    def reaches(self, address: Address) -> bool:
+        """Whether any face could carry a datagram there."""
+        return self._face(address) is not None
 
     def add_candidate(self, connection: QuicConnection, address: Address) -> None:
         """Dial at `address` too, unless somebody has answered already."""

@@ -114,7 +114,9 @@ class Engine(StreamScheduler):
         self._identity = identity
         self._reset_tokens = reset_tokens
         self._accept_peer = accept_peer
-        self._recovery = Recovery.adopt(self._loss, max_datagram_size=self._max_datagram_size)
+        self._recovery = Recovery.adopt(
+            self._loss, max_datagram_size=self._max_datagram_size, on_train=self._on_train
+        )
         self._setup_streams(
             stream_window=settings.receive_window,
             connection_window=configuration.max_data,

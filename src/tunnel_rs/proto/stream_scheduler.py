@@ -26,6 +26,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from tunnel_rs.proto.flow_control import ConnectionWindow, StreamWindow
+from tunnel_rs.proto.sent_trains import SentTrain
 
 _LIMIT_FRAME_CAPACITY = 9
 _STREAM_LIMIT_FRAME_CAPACITY = 17
@@ -226,6 +227,23 @@ class StreamScheduler(QuicConnection):
             self._work[stream] = None
         elif stream.is_finished:
             self._forget(stream)
+
+    def _on_train(self, train: SentTrain, acknowledged: bool) -> None:
+        """What `_on_stream_delivery` does, for a train."""
+        sender = train.stream.sender
+        in_order = train.offset == sender._buffer_start and not len(sender._acked)
+        if acknowledged and in_order and not train.fin and sender._reset_error_code is None:
+            size = train.stop - train.offset
+            del sender._buffer[:size]
+            sender._buffer_start += size
+            self.total_unsent -= size
+            if sender._buffer_start == sender._buffer_fin and sender._acked_fin:
+                sender.is_finished = True
+                if train.stream.is_finished:
+                    self._forget(train.stream)
+        else:
+            delivery = QuicDeliveryState.ACKED if acknowledged else QuicDeliveryState.LOST
+            self._on_stream_delivery(delivery, train.stream, train.offset, train.stop, train.fin)
 
     def _on_reset_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         stream.sender.on_reset_delivery(delivery)
