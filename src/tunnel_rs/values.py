@@ -134,6 +134,9 @@ def _parse_port(text: str, *, allow_zero: bool) -> int:
 
 def _is_host_name(host: str) -> bool:
     labels = host.removesuffix(".").split(".")
+    # Resolvers take these for IPv4 addresses in one of the old forms: 127.1, 0x7f000001.
+    if labels[-1].isdigit() or labels[-1].lower().startswith("0x"):
+        return False
     return len(host) <= 253 and all(
         0 < len(label) <= 63
         and label.isascii()
@@ -150,8 +153,7 @@ def check_host(host: str) -> None:
     try:
         ip_address(host)
     except ValueError:
-        looks_numeric = ":" in host or host.replace(".", "").isdigit()
-        if looks_numeric or not _is_host_name(host):
+        if not _is_host_name(host):
             raise ValueError(f"{quoted(host)} is neither a host name nor an IP address") from None
 
 
