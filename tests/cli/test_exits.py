@@ -5,8 +5,8 @@ import sys
 
 import click
 import pytest
-
 from tests.support.samples import BAD_TOKEN, SECRET_KEY, TOKEN
+
 from tunnel_rs import errors
 from tunnel_rs.cli import exits
 from tunnel_rs.cli.exits import Outcome, outcome

@@ -78,7 +78,7 @@ async def test_a_second_signal_ends_at_once(portable: bool) -> None:
             raise
 
     with StopSignals(portable=portable) as signals:
-        ended = await run_until_signal(running(), stop, signals, silent, drain_time=3600)
+        ended = await run_until_signal(running(), stop, signals, silent, stop_time=3600)
     assert ended is ExitStatus.TERMINATED
     assert cancelled == ["stop"]
 
@@ -89,7 +89,7 @@ async def test_sessions_that_do_not_finish_are_cut_off_when_the_time_is_up() -> 
         await forever()
 
     with StopSignals() as signals:
-        ended = await run_until_signal(running(), forever, signals, silent, drain_time=0.01)
+        ended = await run_until_signal(running(), forever, signals, silent, stop_time=0.01)
     assert ended is ExitStatus.INTERRUPTED
 
 

@@ -4,8 +4,8 @@ from dataclasses import fields
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.support.samples import ENDPOINT_ID
+
 from tunnel_rs import reports
 from tunnel_rs.cli import wording
 from tunnel_rs.cli.wording import Level

@@ -2,7 +2,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-
 from tests.support.samples import (
     CLIENT_FILE,
     ENDPOINT_ID,
@@ -12,22 +11,27 @@ from tests.support.samples import (
     TOKEN,
     write,
 )
+
 from tunnel_rs.config.build import (
     ClientConfig,
     ServerConfig,
     build_client,
     build_server,
     exposed_secrets,
+    server_settings,
 )
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.schema import Role
 from tunnel_rs.config.sources import collect
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import Tunnel
+from tunnel_rs.proto.identity import decode_secret_key
 from tunnel_rs.proto.transport_settings import CongestionController, TransportSettings
 from tunnel_rs.values import HostPort, Protocol, Secret, SocketAddr, SourceUrl
 
 Given = Mapping[str, Sequence[str]]
+
+SECRET = decode_secret_key(SECRET_KEY)
 
 SERVER: Given = {
     "secret": [SECRET_KEY],
@@ -61,7 +65,7 @@ def test_a_server_is_built_from_its_options() -> None:
     assert config.forward.max_sessions == 7
     assert config.forward.tokens() == (Secret(TOKEN),)
     assert config.endpoint.bind == SocketAddr("0.0.0.0", 4433)
-    assert config.endpoint.secret_key == config.secret_key
+    assert config.endpoint.secret_key == SECRET
     assert config.endpoint.lan_discovery
     assert config.endpoint.transport == TransportSettings()
 
@@ -109,10 +113,21 @@ def test_keys_and_tokens_are_read_from_files(tmp_path: Path) -> None:
     tokens = write(tmp_path / "tokens", f"{OTHER_TOKEN}\n")
     given = {**without(SERVER, "secret"), "secret_file": [str(key)]}
     config = server({**given, "auth_tokens_file": [str(tokens)]})
-    assert config.secret_key == server(SERVER).secret_key
+    assert config.endpoint.secret_key == SECRET
     assert config.forward.tokens() == (Secret(TOKEN), Secret(OTHER_TOKEN))
     given = {**without(CLIENT, "auth_token"), "auth_token_file": [str(tokens)]}
     assert client(given).forward.auth_token == Secret(OTHER_TOKEN)
+
+
+def test_a_token_given_twice_counts_once(tmp_path: Path) -> None:
+    file = write(tmp_path / "tokens", f"{TOKEN}\n")
+    config = server({**SERVER, "auth_tokens": [TOKEN, TOKEN], "auth_tokens_file": [str(file)]})
+    assert config.forward.tokens() == (Secret(TOKEN),)
+
+
+def test_what_may_change_while_a_server_runs_needs_no_key() -> None:
+    values = collect(Role.SERVER, without(SERVER, "secret"), {}, None)
+    assert server_settings(values).tokens() == (Secret(TOKEN),)
 
 
 def test_several_tunnels_are_paired_in_order() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.support.samples import BAD_TOKEN, ENDPOINT_ID, SECRET_KEY, TOKEN
+
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import Kind, ListenAddress, pair
 from tunnel_rs.forward.settings import Tunnel

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.support.samples import (
     BAD_TOKEN,
     CLIENT_HEAD,
@@ -14,6 +13,7 @@ from tests.support.samples import (
     TOKEN,
     write,
 )
+
 from tunnel_rs.config import schema
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.schema import Role

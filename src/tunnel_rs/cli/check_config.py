@@ -21,7 +21,8 @@ from tunnel_rs.config.sources import Values, collect
 def check_config(console: Console, file: Path) -> None:
     """Check a configuration file.
 
-    Nothing is started; every value and where it comes from is shown. Key and token files that it names are read too, and environment variables count as usual.
+    Nothing is started; every value and where it comes from is shown. Key and token files that it
+    names are read too, and environment variables count as usual.
 
     \b
     Example:

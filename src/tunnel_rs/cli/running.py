@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Protocol
 
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
-from tunnel_rs.config.build import ServerConfig
-from tunnel_rs.errors import ExitStatus, LinkClosedError
+from tunnel_rs.errors import ExitStatus, LinkClosedError, TunnelError
 from tunnel_rs.forward.settings import Network, ServerSettings
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tasks import ScopeFullError, TaskScope
-from tunnel_rs.reports import Reporter, ServerReady, ServerStarting
+from tunnel_rs.reports import Notice, Reporter, ServerReady, ServerStarting
 from tunnel_rs.values import EndpointId, HostPort, SocketAddr, SourceUrl
 from tunnel_rs.values import Protocol as Carried
 
@@ -42,6 +42,9 @@ class LinkSource(Closable, Protocol):
     @property
     def addresses(self) -> tuple[SocketAddr, ...]: ...
 
+    @property
+    def ways(self) -> tuple[str, ...]: ...
+
     async def accept(self) -> Link:
         """Raises LinkClosedError once closed."""
 
@@ -50,6 +53,8 @@ class LinkServer(Protocol):
     """What serves them; `close` lets sessions finish and refuses new ones."""
 
     async def serve(self, link: Link) -> None: ...
+
+    def apply(self, settings: ServerSettings) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -63,15 +68,22 @@ class Runnable(Protocol):
 
 
 async def run_server(
-    config: ServerConfig, endpoint: LinkSource, server: LinkServer, report: Reporter
+    settings: ServerSettings,
+    endpoint: LinkSource,
+    server: LinkServer,
+    report: Reporter,
+    reread: Callable[[], ServerSettings],
 ) -> ExitStatus:
-    """Announce the server, serve every link until a signal, and close all. SIGHUP re-reads the
-    token file. Returns the exit status."""
-    report(starting(endpoint.endpoint_id, config.forward))
-    addresses = endpoint.addresses
-    lan = ("LAN",) if config.endpoint.lan_discovery else ()
-    with StopSignals(reload=lambda: config.tokens.reload(report)) as signals:
-        report(ServerReady(endpoint.endpoint_id, addresses, (*lan, *map(str, addresses))))
+    """Announce the server, serve every link until a signal, and close all.
+
+    `reread` reads the settings again, for SIGHUP; what it raises leaves those in use in place.
+    Returns the exit status.
+    """
+    report(starting(endpoint.endpoint_id, settings))
+    with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
+        addresses = endpoint.addresses
+        ways = (*endpoint.ways, *map(str, addresses))
+        report(ServerReady(endpoint.endpoint_id, addresses, ways))
         async with TaskScope("links", on_failure=_log_failure, limit=_MAX_LINKS) as links:
             try:
                 serving = _accept(endpoint, server, links)
@@ -87,6 +99,22 @@ async def run_client(endpoint: Closable, client: Runnable, report: Reporter) -> 
             return await run_until_signal(client.run(), client.close, signals, report)
         finally:
             await _close(endpoint)
+
+
+def _reload(server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
+    try:
+        settings = reread()
+    except TunnelError as error:
+        report(Notice("warning", f"{error}; the settings in use stay as they are"))
+        return
+    server.apply(settings)
+    tcp, udp = _networks(settings.allowed_tcp), _networks(settings.allowed_udp)
+    text = f"{len(settings.tokens())} token(s), TCP {tcp}, UDP {udp}"
+    report(Notice("info", f"settings read again: {text}"))
+
+
+def _networks(networks: tuple[Network, ...]) -> str:
+    return ", ".join(map(str, networks)) or "nothing"
 
 
 async def _accept(endpoint: LinkSource, server: LinkServer, links: TaskScope) -> None:

@@ -13,8 +13,8 @@ from tunnel_rs.errors import ExitStatus
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter
 
-DRAIN_TIME = 5.0
-"""Seconds that sessions get to finish after the first signal."""
+STOP_TIME = 6.0
+"""Seconds to stop in after the first signal: sessions get 5 to finish, then they are closed."""
 
 _STATUS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 
@@ -93,9 +93,9 @@ async def run_until_signal(
     signals: StopSignals,
     report: Reporter,
     *,
-    drain_time: float = DRAIN_TIME,
+    stop_time: float = STOP_TIME,
 ) -> ExitStatus:
-    """Run to the end, or until a signal; then `stop` gets `drain_time` seconds.
+    """Run to the end, or until a signal; then `stop` gets `stop_time` seconds.
 
     `stop` is awaited in either case: it ends listeners and links in order, and is cancelled by a
     second signal. Returns the exit status; raises what `running` raised.
@@ -106,7 +106,7 @@ async def run_until_signal(
         if signals.first.done():
             report(Notice("info", "stopping; press Ctrl-C again to end at once"))
         stopping = scope.spawn(_call(stop), "stop")
-        await _first_of(stopping, signals.second, timeout=drain_time)
+        await _first_of(stopping, signals.second, timeout=stop_time)
     if signals.first.done():
         return _STATUS[signals.first.result()]
     task.result()

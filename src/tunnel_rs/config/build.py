@@ -8,7 +8,7 @@ from tunnel_rs.config.keyfile import read_secret_key
 from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.schema import Option
 from tunnel_rs.config.sources import Rank, Values
-from tunnel_rs.config.token_source import TokenSource, read_tokens
+from tunnel_rs.config.token_files import read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
 from tunnel_rs.iroh.settings import EndpointSettings
@@ -24,8 +24,6 @@ class ServerConfig:
 
     forward: ServerSettings
     endpoint: EndpointSettings
-    tokens: TokenSource
-    secret_key: Secret[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +40,27 @@ def build_server(values: Values) -> ServerConfig:
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
+    return ServerConfig(server_settings(values), _endpoint(values, _secret_key(values)))
+
+
+def server_settings(values: Values) -> ServerSettings:
+    """What clients may do: the part of a server's configuration that can change while it runs.
+
+    Reads the token file. Raises UsageError or ConfigError.
+    """
     allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
     if not allowed_tcp and not allowed_udp:
         advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
         options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
         raise values.missing("allowed network", *options, advice=advice)
-    secret_key = _secret_key(values)
     tokens = _tokens(values)
-    forward = ServerSettings(
+    return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
-        tokens=tokens,
+        tokens=lambda: tokens,
         max_sessions=values.get(schema.MAX_SESSIONS),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
-    return ServerConfig(forward, _endpoint(values, secret_key), tokens, secret_key)
 
 
 def build_client(values: Values) -> ClientConfig:
@@ -121,13 +125,14 @@ def _secret_key(values: Values) -> Secret[bytes]:
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
 
-def _tokens(values: Values) -> TokenSource:
+def _tokens(values: Values) -> tuple[Secret[str], ...]:
     tokens, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
     if not tokens and file is None:
         advice = "; make one with `tunnel-rs generate-token`"
         options = schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE
         raise values.missing("auth token", *options, advice=advice)
-    return TokenSource(tokens, file)
+    from_file = read_tokens(file) if file else ()
+    return tuple(dict.fromkeys(tokens + from_file))
 
 
 def _auth_token(values: Values) -> Secret[str]:
