@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from tests.support.program import tunnel_rs
 from tests.support.samples import CLIENT_FILE, SECRET_KEY, SERVER_FILE, TOKEN, write
 

@@ -4,9 +4,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
 from tests.support.program import tunnel_rs
 from tests.support.samples import CLIENT_FILE, ENDPOINT_ID, TOKEN, write
+
 from tunnel_rs.errors import AuthRefusedError, PeerNotFoundError, TunnelError, UnreachableError
 from tunnel_rs.forward.settings import ClientSettings
 from tunnel_rs.iroh.settings import EndpointSettings

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-
 from tests.support.program import tunnel_rs
 
 

@@ -3,10 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.support.samples import SECRET_KEY, TOKEN, write
+
 from tunnel_rs.cli.hints import warn_of_exposed_secrets, warn_of_open_key_file
-from tunnel_rs.config.schema import Role
+from tunnel_rs.config.option import Role
 from tunnel_rs.config.sources import Values, collect
 from tunnel_rs.reports import Notice, Report
 

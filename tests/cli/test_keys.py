@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.support.program import tunnel_rs
 from tests.support.samples import ENDPOINT_ID, SECRET_KEY, write
+
 from tunnel_rs.proto.identity import decode_secret_key, endpoint_id
 from tunnel_rs.proto.tokens import check_token
 

@@ -6,13 +6,14 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-
 from tests.support.samples import TOKEN
+
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.wording import Level
 from tunnel_rs.config import schema
-from tunnel_rs.config.schema import Role, options_for
+from tunnel_rs.config.option import Role
+from tunnel_rs.config.schema import options_for
 from tunnel_rs.errors import AuthRefusedError, ExitStatus, UsageError
 from tunnel_rs.reports import Notice
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-
 from tests.support.samples import ENDPOINT_ID, OTHER_TOKEN, TOKEN
+
 from tunnel_rs.cli.running import client_command, run_client, run_server, starting
 from tunnel_rs.errors import ConfigError, ExitStatus, LinkClosedError, UnreachableError
 from tunnel_rs.forward.settings import ServerSettings

@@ -3,9 +3,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
 from tests.support.program import tunnel_rs
 from tests.support.samples import ENDPOINT_ID, SECRET_KEY, TOKEN
+
 from tunnel_rs.errors import LinkClosedError, LocalError
 from tunnel_rs.forward.settings import ServerSettings
 from tunnel_rs.iroh.settings import EndpointSettings

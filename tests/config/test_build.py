@@ -21,7 +21,7 @@ from tunnel_rs.config.build import (
     server_settings,
 )
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.schema import Role
+from tunnel_rs.config.option import Role
 from tunnel_rs.config.sources import collect
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import Tunnel

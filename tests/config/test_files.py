@@ -4,7 +4,7 @@ import pytest
 from tests.support.samples import CLIENT_HEAD, SERVER_FILE, SERVER_HEAD, write
 
 from tunnel_rs.config.files import MAX_FILE_SIZE, ConfigFile, read_text
-from tunnel_rs.config.schema import Role
+from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ConfigError
 
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from tunnel_rs.config.option import Option
 from tunnel_rs.config.reference import reference
-from tunnel_rs.config.schema import OPTIONS, Option
+from tunnel_rs.config.schema import OPTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "CONFIGURATION.md"
 

@@ -6,7 +6,8 @@ import pytest
 
 from tunnel_rs.config import schema
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.schema import BOTH, OPTIONS, Option, Role, options_for
+from tunnel_rs.config.option import BOTH, Option, Role
+from tunnel_rs.config.schema import OPTIONS, options_for
 from tunnel_rs.config.sources import collect, file_values
 
 ROOT = Path(__file__).parents[2]

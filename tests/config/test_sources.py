@@ -16,7 +16,7 @@ from tests.support.samples import (
 
 from tunnel_rs.config import schema
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.schema import Role
+from tunnel_rs.config.option import Role
 from tunnel_rs.config.sources import (
     DEFAULT,
     Rank,

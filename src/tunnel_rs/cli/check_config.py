@@ -11,7 +11,8 @@ from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
 from tunnel_rs.config.build import build_client, build_server
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.schema import Option, Role, options_for
+from tunnel_rs.config.option import Option, Role
+from tunnel_rs.config.schema import options_for
 from tunnel_rs.config.sources import Values, collect
 
 

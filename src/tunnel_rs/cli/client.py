@@ -11,7 +11,7 @@ from tunnel_rs.cli.hints import warn_of_exposed_secrets
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.running import run_client
 from tunnel_rs.config.build import ClientConfig, build_client
-from tunnel_rs.config.schema import Role
+from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus, UsageError
 from tunnel_rs.net.link import Link
 from tunnel_rs.reports import Reporter

@@ -16,7 +16,7 @@ from tunnel_rs.cli.exits import outcome
 from tunnel_rs.cli.wording import Level
 from tunnel_rs.config import kinds, schema
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.schema import Option, Role
+from tunnel_rs.config.option import Option, Role
 from tunnel_rs.config.sources import Values, collect, default_config_path
 from tunnel_rs.errors import UsageError
 

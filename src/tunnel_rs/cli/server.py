@@ -12,7 +12,7 @@ from tunnel_rs.cli.hints import warn_of_exposed_secrets, warn_of_open_key_file
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.running import run_server
 from tunnel_rs.config.build import ServerConfig, build_server, server_settings
-from tunnel_rs.config.schema import Role
+from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus
 from tunnel_rs.forward.settings import ServerSettings
 from tunnel_rs.reports import Reporter

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tunnel_rs.config import schema
 from tunnel_rs.config.keyfile import read_secret_key
 from tunnel_rs.config.kinds import pair
-from tunnel_rs.config.schema import Option
+from tunnel_rs.config.option import Option
 from tunnel_rs.config.sources import Rank, Values
 from tunnel_rs.config.token_files import read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError

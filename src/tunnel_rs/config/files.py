@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel_rs.config import schema
-from tunnel_rs.config.schema import MODE, Option, Role
+from tunnel_rs.config.option import Option, Role
+from tunnel_rs.config.schema import MODE
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.errors import ConfigError
 from tunnel_rs.values import quoted

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Iterator
 
 from tunnel_rs.config import schema
-from tunnel_rs.config.schema import Option, Role
+from tunnel_rs.config.option import Option, Role
 
 _HEAD = """\
 # Configuration

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tunnel_rs.config import schema
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.schema import Exclusion, Option, Role
+from tunnel_rs.config.option import Exclusion, Option, Role
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 
 T = TypeVar("T")
