@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from tunnel_rs.config import schema
 from tunnel_rs.config.option import Option, Role
+from tunnel_rs.errors import ExitStatus
 
 _HEAD = """\
 # Configuration
@@ -30,9 +31,40 @@ the command line and its environment variable.
 """
 
 
+_TAIL = """\
+## While a server runs
+
+SIGHUP makes a server read file, environment and token file again, and use the allowed networks, the
+tokens, `max_sessions` and `udp_idle_timeout` found there; open sessions go on. When anything is
+wrong it says so and changes nothing. The other options need a restart. SIGINT and SIGTERM end a
+server or client in order: sessions get 5 seconds to finish; a second signal ends it at once.
+
+## Exit status
+"""
+
+_MEANINGS = {
+    ExitStatus.DONE: "done",
+    ExitStatus.FAILURE: "failure of another kind",
+    ExitStatus.USAGE: "a mistake on the command line",
+    ExitStatus.AUTH_REFUSED: "the server did not accept the token",
+    ExitStatus.PEER_NOT_FOUND: "no way to the server was found",
+    ExitStatus.UNREACHABLE: "the server was not reached, or did not answer in time",
+    ExitStatus.INVALID_CONFIG: "a mistake in a configuration, key or token file or the environment",
+    ExitStatus.INTERRUPTED: "ended by SIGINT (Ctrl-C)",
+    ExitStatus.TERMINATED: "ended by SIGTERM",
+}
+
+
 def reference() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *_section(Role.SERVER), *_section(Role.CLIENT), *_exclusions()])
+    sections = [*_section(Role.SERVER), *_section(Role.CLIENT), *_exclusions()]
+    return "\n".join([_HEAD, *sections, _TAIL, *_exit_statuses()])
+
+
+def _exit_statuses() -> Iterator[str]:
+    for status in ExitStatus:
+        yield f"- {status.value}: {_MEANINGS[status]}"
+    yield ""
 
 
 def _section(role: Role) -> Iterator[str]:
