@@ -50,7 +50,7 @@ class AuthGate:
     ) -> None:
         self._tokens = tokens
         self._timeout = timeout
-        self._penalties = penalties or FailurePenalties()
+        self._penalties = FailurePenalties() if penalties is None else penalties
         self._waiting: Counter[str] = Counter()
 
     async def admit(self, link: Link) -> None:

@@ -62,7 +62,7 @@ class ForwardServer:
         self.sessions = Sessions(report, limit=settings.max_sessions)
         self._report = report
         self._resolve = resolve or SystemResolver()
-        self._penalties = penalties or FailurePenalties()
+        self._penalties = FailurePenalties() if penalties is None else penalties
         self._links: set[Link] = set()
         self._no_links = asyncio.Event()
         self._closing = False
@@ -177,7 +177,8 @@ class ForwardServer:
 
     def _refuse(self, dialogue: Dialogue, source: str, reason: str) -> None:
         dialogue.finish(SourceResponse(False, reason))
-        self._report(SessionRefused(source[:MAX_SHOWN], reason))
+        shown = "".join(c if c.isprintable() else "?" for c in source[:MAX_SHOWN])
+        self._report(SessionRefused(shown, reason))
 
     def _task_failed(self, name: str, error: Exception) -> None:
         # A fault of ours, not of the peer: one stream is lost, the others go on.
