@@ -107,7 +107,7 @@ async def test_an_idle_flow_ends_and_traffic_in_either_direction_keeps_it(
             bench.flow.send([b"x"])
         else:
             bench.far.stream.write(encode_datagram(b"y"))
-            await until(lambda: len(bench.delivered) == i // 2 + 1)
+            await until(lambda wanted=i // 2 + 1: len(bench.delivered) == wanted)  # type: ignore[misc]
         for _ in range(5):
             await asyncio.sleep(0)
     clock[0] += 59

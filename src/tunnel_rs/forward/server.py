@@ -8,7 +8,7 @@ from tunnel_rs.errors import (
     StreamResetError,
     TargetError,
 )
-from tunnel_rs.forward.dialogue import Dialogue
+from tunnel_rs.forward.dialogue import DONE, Dialogue
 from tunnel_rs.forward.gate import AuthGate, RefusedError
 from tunnel_rs.forward.sessions import Sessions
 from tunnel_rs.forward.settings import ServerSettings
@@ -31,9 +31,6 @@ from tunnel_rs.reports import (
     silent,
 )
 from tunnel_rs.values import Protocol, SourceUrl
-
-DONE = 0
-"""Application close code of a normal end, reason `done`."""
 
 REQUEST_TIMEOUT = 10.0
 """Seconds a new stream has to say what it wants."""
