@@ -10,11 +10,13 @@ from tests.support.memory_link import MemoryLink, MemoryStream, Sizes, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import until
 
+from tunnel_rs.forward.client import ForwardClient
 from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.forward.server import ForwardServer
-from tunnel_rs.forward.settings import ServerSettings
+from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
 from tunnel_rs.net.resolver import Resolve
 from tunnel_rs.proto.auth import FailurePenalties
+from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.messages import (
     AuthRequest,
     AuthResponse,
@@ -23,8 +25,8 @@ from tunnel_rs.proto.messages import (
     decode_auth_response,
     decode_source_response,
 )
-from tunnel_rs.reports import Report
-from tunnel_rs.values import Secret
+from tunnel_rs.reports import Listening, Report, TunnelUp
+from tunnel_rs.values import HostPort, Secret, SourceUrl
 
 TOKEN = Secret("iAAAAAAAAAAAAAAAAA")
 OTHER_TOKEN = Secret("iabcdefghijklmnopg")
@@ -127,3 +129,67 @@ async def server_bench(
         yield bench
     finally:
         await bench.shut_down()
+
+
+class ClientBench:
+    """A `ForwardClient` with real local listeners, whose server is `server`."""
+
+    def __init__(
+        self,
+        server: ServerBench,
+        *,
+        stdio: tuple[int, int] = (-1, -1),
+        stdio_source: SourceUrl | None = None,
+        **changes: Any,
+    ) -> None:
+        self.server = server
+        self.reports: list[Report] = []
+        self.links: list[MemoryLink] = []
+        self.reachable = asyncio.Event()
+        self.reachable.set()
+        settings = ClientSettings(**{"auth_token": TOKEN, "stdio": stdio_source, **changes})
+        self.client = ForwardClient(
+            settings, self._connect, self.reports.append, random=lambda: 0.0, stdio=stdio
+        )
+        self.client._uplink._backoff = Backoff(first=0.01, random=lambda: 0.0)
+        self.running = asyncio.create_task(self.client.run())
+
+    async def _connect(self) -> MemoryLink:
+        await self.reachable.wait()
+        self.links.append(self.server.connect().link)
+        return self.links[-1]
+
+    async def address(self, index: int = 0) -> tuple[str, int]:
+        """Where the listener with this number is, once it is open."""
+        await until(lambda: len(self.reported(Listening)) > index or self.running.done())
+        if self.running.done():
+            self.running.result()
+        address = self.reported(Listening)[index].address
+        return address.ip, address.port
+
+    async def up(self) -> None:
+        await until(lambda: bool(self.links) and bool(self.reported(TunnelUp)))
+
+    def reported(self, kind: type[Report]) -> list[Any]:
+        return [report for report in self.reports if isinstance(report, kind)]
+
+    async def shut_down(self) -> None:
+        await self.client.close(timeout=0)
+        await asyncio.gather(self.running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def client_bench(
+    *, server: dict[str, Any] | None = None, **changes: Any
+) -> AsyncIterator[ClientBench]:
+    """A client and its server. `server` changes the server's settings, the rest the client's."""
+    async with server_bench(**(server or {})) as serving:
+        bench = ClientBench(serving, **changes)
+        try:
+            yield bench
+        finally:
+            await bench.shut_down()
+
+
+def tunnel(source: str, target: str = "127.0.0.1:0") -> Tunnel:
+    return Tunnel(SourceUrl.parse(source), HostPort.parse(target, allow_port_zero=True))
