@@ -10,6 +10,12 @@ from tunnel_rs.errors import LinkClosedError, ProtocolError, StreamResetError
 from tunnel_rs.net.link import ByteStream, StreamReceiver
 from tunnel_rs.proto.messages import Message, MessageDecoder, encode
 
+DONE = 0
+AUTH_FAILED = 1
+AUTH_TIMEOUT = 2
+"""Application close codes of a link, sent with the reasons `done`, `auth_failed` and
+`auth_timeout` (spec `tunnel-protocol.md`, "Auth")."""
+
 STREAM_DONE = 0
 """Stop and reset code of streams that end because nothing more is wanted on them."""
 

@@ -12,15 +12,11 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from tunnel_rs.errors import LinkClosedError, ProtocolError, StreamResetError
-from tunnel_rs.forward.dialogue import Dialogue
+from tunnel_rs.forward.dialogue import AUTH_FAILED, AUTH_TIMEOUT, Dialogue
 from tunnel_rs.net.link import Link
 from tunnel_rs.proto.auth import FailurePenalties, token_accepted
 from tunnel_rs.proto.messages import AuthResponse, decode_auth_request
 from tunnel_rs.values import Secret, SocketAddr
-
-AUTH_FAILED = 1
-AUTH_TIMEOUT = 2
-"""Application close codes, with the reasons `auth_failed` and `auth_timeout`."""
 
 MAX_DELAY = 5.0
 """Most seconds a penalised source waits for its answer: clients give up after 10."""
@@ -50,7 +46,7 @@ class AuthGate:
     ) -> None:
         self._tokens = tokens
         self._timeout = timeout
-        self._penalties = penalties or FailurePenalties()
+        self._penalties = FailurePenalties() if penalties is None else penalties
         self._waiting: Counter[str] = Counter()
 
     async def admit(self, link: Link) -> None:

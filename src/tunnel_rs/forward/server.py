@@ -8,7 +8,7 @@ from tunnel_rs.errors import (
     StreamResetError,
     TargetError,
 )
-from tunnel_rs.forward.dialogue import Dialogue
+from tunnel_rs.forward.dialogue import DONE, Dialogue
 from tunnel_rs.forward.gate import AuthGate, RefusedError
 from tunnel_rs.forward.sessions import Sessions
 from tunnel_rs.forward.settings import ServerSettings
@@ -31,9 +31,6 @@ from tunnel_rs.reports import (
     silent,
 )
 from tunnel_rs.values import Protocol, SourceUrl
-
-DONE = 0
-"""Application close code of a normal end, reason `done`."""
 
 REQUEST_TIMEOUT = 10.0
 """Seconds a new stream has to say what it wants."""
@@ -62,7 +59,7 @@ class ForwardServer:
         self.sessions = Sessions(report, limit=settings.max_sessions)
         self._report = report
         self._resolve = resolve or SystemResolver()
-        self._penalties = penalties or FailurePenalties()
+        self._penalties = FailurePenalties() if penalties is None else penalties
         self._links: set[Link] = set()
         self._no_links = asyncio.Event()
         self._closing = False
@@ -177,7 +174,8 @@ class ForwardServer:
 
     def _refuse(self, dialogue: Dialogue, source: str, reason: str) -> None:
         dialogue.finish(SourceResponse(False, reason))
-        self._report(SessionRefused(source[:MAX_SHOWN], reason))
+        shown = "".join(c if c.isprintable() else "?" for c in source[:MAX_SHOWN])
+        self._report(SessionRefused(shown, reason))
 
     def _task_failed(self, name: str, error: Exception) -> None:
         # A fault of ours, not of the peer: one stream is lost, the others go on.

@@ -158,11 +158,11 @@ class UdpFlow(StreamReceiver):
         self._ended = True
         self._early.clear()
         self._idle_timer.cancel()
-        if self._stream is not None:
+        if (stream := self._stream) is not None:
             if reset:
-                self._stream.reset(STREAM_DONE)
+                stream.reset(STREAM_DONE)
             else:
-                self._stream.write_eof()
+                stream.write_eof()
             if self._incoming:
-                self._stream.stop(STREAM_DONE)
+                stream.stop(STREAM_DONE)
         self._on_end(SpliceEnd(self.sent, self.received, reason))
