@@ -15,7 +15,8 @@ from tests.support.relay_network import (
 )
 from tests.support.relay_peers import key
 
-from tunnel_rs.net.relay import RelayClientSettings, RelayProblem
+from tunnel_rs.net.relay import RelayProblem
+from tunnel_rs.net.relay_websocket import RelayClientSettings
 from tunnel_rs.proto.relay_access import SharedToken
 from tunnel_rs.proto.relay_handshake import RelayIdentity, RelayVersion
 from tunnel_rs.selfhost import relay_routes

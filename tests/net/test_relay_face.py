@@ -117,3 +117,16 @@ async def test_a_closed_face_sends_nothing_and_leaves_no_task() -> None:
                 await alice.wait_connected(url)
         names = [task.get_name() for task in asyncio.all_tasks()]
         assert not [name for name in names if name.startswith("relay http")]
+
+
+async def test_our_home_finds_room_even_when_peers_relays_fill_the_face(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_face, "MAX_RELAYS", 1)
+    async with relay_server() as home, relay_server() as other, face(1) as (alice, _):
+        await alice.wait_connected(url_of(other).text)
+        train = memoryview(b"x")
+        assert not alice.send_train(train, 1, RelayAddr(url_of(home).text, BOB))
+        alice.keep(url_of(home).text)
+        await alice.wait_connected(url_of(home).text)
+        assert alice.connected == [url_of(home).text]

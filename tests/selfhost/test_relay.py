@@ -21,7 +21,8 @@ from tests.support.relay_network import (
 from tests.support.relay_peers import identity, write_certificate
 
 from tunnel_rs.errors import ConfigError, LocalError
-from tunnel_rs.net.relay import RelayClientSettings, RelayDown
+from tunnel_rs.net.relay import RelayDown
+from tunnel_rs.net.relay_websocket import RelayClientSettings
 from tunnel_rs.proto.relay_access import AllowList
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.reports import Notice, Report

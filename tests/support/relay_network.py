@@ -1,21 +1,17 @@
 """A relay server of ours on loopback, clients of ours, and a raw WebSocket for everything else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 from tests.support.relay_peers import identity
 
-from tunnel_rs.net.relay import (
-    RelayClient,
-    RelayClientSettings,
-    RelayState,
-    RelayUp,
-    relay_session,
-)
+from tunnel_rs.net.relay import RelayClient, RelayDown, RelayState, RelayUp
+from tunnel_rs.net.relay_websocket import RelayClientSettings, relay_session
 from tunnel_rs.proto.relay_addr import RelayAddr, RelayUrl
 from tunnel_rs.proto.relay_frames import ServerChallenge, decode_handshake
 from tunnel_rs.proto.relay_handshake import ClientHandshake, RelayIdentity
@@ -46,6 +42,10 @@ async def relay_server(**changes: Any) -> AsyncIterator[RelayServer]:
 
 def url_of(server: RelayServer) -> RelayUrl:
     return RelayUrl.parse(f"http://{server.addresses.http}")
+
+
+def is_down(state: RelayState) -> bool:
+    return isinstance(state, RelayDown)
 
 
 class Inbox:
@@ -135,3 +135,18 @@ async def log_in(websocket: aiohttp.ClientWebSocketResponse, who: int) -> bytes:
     assert answer is not None
     await websocket.send_bytes(answer)
     return await websocket.receive_bytes()
+
+
+@asynccontextmanager
+async def http_server(
+    serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[RelayUrl]:
+    """Any HTTP server on loopback; its URL as that of a relay."""
+    runner = web.ServerRunner(web.Server(serve, access_log=None))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield RelayUrl.parse(f"http://127.0.0.1:{site.port}/ignored")
+    finally:
+        await runner.cleanup()

@@ -8,17 +8,22 @@ a connection needs. Sending never waits: what does not fit into the queue is dro
 import asyncio
 import os
 import random
-import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import aiohttp
 
-from tunnel_rs.errors import ConfigError, TunnelError
-from tunnel_rs.net.proxy import environment_proxy
+from tunnel_rs.errors import TunnelError
+from tunnel_rs.net.relay_websocket import (
+    Ended,
+    RelayClientSettings,
+    RelayWebSocket,
+    dial,
+    hang_up,
+    next_message,
+    why,
+)
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.relay_addr import RelayAddr, RelayUrl
@@ -35,38 +40,15 @@ from tunnel_rs.proto.relay_client import (
     StatusChanged,
     datagram_messages,
 )
-from tunnel_rs.proto.relay_frames import MAX_MESSAGE, FrameError
-from tunnel_rs.proto.relay_handshake import (
-    SUBPROTOCOL_OFFER,
-    RelayIdentity,
-    RelayVersion,
-    accepted_version,
-    printable,
-)
-from tunnel_rs.values import EndpointId, Secret
+from tunnel_rs.proto.relay_frames import FrameError
+from tunnel_rs.proto.relay_handshake import RelayIdentity, accepted_version
+from tunnel_rs.values import EndpointId
 
 MAX_QUEUED_MESSAGES = 256
 MAX_QUEUED_BYTES = 1_048_576
 _QUEUE_LIFE = 3.0
 """While there is no connection, what is queued is thrown away after this many seconds."""
 _SEND_TIMEOUT = 15.0
-_CONNECT_TIMEOUT = 4.0
-"""Seconds for TCP and TLS to one address, so that a dead one leaves time for the next."""
-_CLOSE_TIMEOUT = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RelayClientSettings:
-    """How relays are reached."""
-
-    ca_file: Path | None = None
-    """PEM file of certificate authorities trusted besides the system's."""
-
-    token: Secret[str] | None = None
-    """Access token for every relay whose URL carries none."""
-
-    offer: str = SUBPROTOCOL_OFFER
-    """WebSocket subprotocols offered, newest first; anything else is for tests of old relays."""
 
 
 class RelayUp(NamedTuple):
@@ -109,62 +91,6 @@ class DatagramSink(Protocol):
 
     def end_batch(self) -> None:
         """All that was there to be read has been handed over."""
-
-
-class _WebSocket(aiohttp.ClientWebSocketResponse):
-    """Keeps the subprotocol the relay chose: aiohttp only knows it for offers it wrote itself, and
-    it would write ours without the blank that old relays need."""
-
-    def __init__(
-        self, reader: Any, writer: Any, protocol: str | None, response: Any, *args: Any, **kw: Any
-    ) -> None:
-        super().__init__(reader, writer, protocol, response, *args, **kw)
-        self.chosen_protocol: str | None = response.headers.get("Sec-WebSocket-Protocol")
-
-
-def relay_session(settings: RelayClientSettings) -> aiohttp.ClientSession:
-    """The HTTP session all relay clients of an endpoint share; to be closed by who made it.
-
-    Raises ConfigError when the CA file cannot be used.
-    """
-    connector = aiohttp.TCPConnector(
-        ssl=_tls_context(settings.ca_file), limit=0, happy_eyeballs_delay=0.25, ttl_dns_cache=10
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        ws_response_class=_WebSocket,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT),
-    )
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or "not PEM certificates"
-            raise ConfigError(f"relay_ca_file {ca_file}: {reason}") from None
-    return context
-
-
-def _why(error: Exception) -> str:
-    """Why dialling failed, in one line."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {DIAL_TIMEOUT:g} s"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        return f"its certificate is not trusted: {getattr(cause, 'verify_message', cause)}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name cannot be resolved"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        code = error.os_error.errno
-        return os.strerror(code) if code and code > 0 else printable(str(error.os_error))
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"answered HTTP status {error.status} instead of opening a WebSocket"
-    return printable(str(error)) or type(error).__name__
 
 
 class RelayClient:
@@ -287,60 +213,42 @@ class RelayClient:
 
     async def _one_connection(self) -> tuple[Failed, bool]:
         """From dialling to the end: why it ended, and whether the relay had let us in."""
-        websocket: _WebSocket | None = None
+        websocket: RelayWebSocket | None = None
         try:
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT):
-                    websocket = await self._dial()
+                    websocket = await dial(self._relay, self._session, self._settings)
                     connection = self._converse_on(websocket)
                     await self._authenticate(websocket, connection)
-            except _Ended as ended:
+            except Ended as ended:
                 return ended.failure, False
             except (aiohttp.ClientError, TunnelError, OSError, ValueError) as error:
-                return Failed(_why(error)), False
+                return Failed(why(error)), False
             return await self._serve(websocket, connection), True
         finally:
             self._up.clear()
             self._connection = None
             if websocket is not None:
-                await self._hang_up(websocket)
+                await hang_up(websocket)
 
-    async def _dial(self) -> _WebSocket:
-        token = self._relay.token or self._settings.token
-        headers = {"Sec-WebSocket-Protocol": self._settings.offer}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.reveal()}"
-        proxy = environment_proxy(self._relay.endpoint)
-        websocket = await self._session.ws_connect(
-            self._relay.endpoint,
-            headers=headers,
-            max_msg_size=MAX_MESSAGE,
-            compress=0,
-            timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT),
-            proxy=proxy.url if proxy else None,
-            proxy_headers=proxy.headers if proxy else None,
-        )
-        assert isinstance(websocket, _WebSocket)
-        return websocket
-
-    def _converse_on(self, websocket: _WebSocket) -> RelayConnection:
-        version: RelayVersion = accepted_version(websocket.chosen_protocol)
+    def _converse_on(self, websocket: RelayWebSocket) -> RelayConnection:
+        version = accepted_version(websocket.chosen_protocol)
         if version.value not in self._settings.offer:
             raise FrameError("the relay chose a protocol version we did not offer")
         return RelayConnection(self._identity, version, os.urandom)
 
-    async def _authenticate(self, websocket: _WebSocket, connection: RelayConnection) -> None:
+    async def _authenticate(self, websocket: RelayWebSocket, connection: RelayConnection) -> None:
         while not connection.is_connected:
-            message = await _next_message(websocket)
+            message = await next_message(websocket)
             event = connection.receive(message, self._loop.time())
             if isinstance(event, Failed):
-                raise _Ended(event)
+                raise Ended(event)
             for answer in connection.messages_to_send():
                 await websocket.send_bytes(answer)
 
     # A connection in use.
 
-    async def _serve(self, websocket: _WebSocket, connection: RelayConnection) -> Failed:
+    async def _serve(self, websocket: RelayWebSocket, connection: RelayConnection) -> Failed:
         self._connection = connection
         self._over = self._loop.create_future()
         self._forget_old(self._loop.time())
@@ -366,12 +274,12 @@ class RelayClient:
         self._flush_control()
 
     def _task_failed(self, _: str, error: Exception) -> None:
-        if isinstance(error, _Ended):
+        if isinstance(error, Ended):
             self._finish(error.failure)
         elif isinstance(error, TimeoutError):
             self._finish(Failed(f"it took nothing from us for {_SEND_TIMEOUT:g} s"))
         elif isinstance(error, (aiohttp.ClientError, OSError)):
-            self._finish(Failed(_why(error)))
+            self._finish(Failed(why(error)))
         else:
             self._finish(Failed(f"internal error: {type(error).__name__}"))
             self._loop.call_exception_handler({"message": "relay client", "exception": error})
@@ -380,15 +288,15 @@ class RelayClient:
         if self._over is not None and not self._over.done():
             self._over.set_result(failure)
 
-    async def _read(self, websocket: _WebSocket, connection: RelayConnection) -> None:
+    async def _read(self, websocket: RelayWebSocket, connection: RelayConnection) -> None:
         time = self._loop.time
         while True:
-            event = connection.receive(await _next_message(websocket), time())
+            event = connection.receive(await next_message(websocket), time())
             if type(event) is Received:
                 self._deliver(event)
                 continue
             if isinstance(event, Failed):
-                raise _Ended(event)
+                raise Ended(event)
             if isinstance(event, StatusChanged):
                 self._on_state(RelayProblem(self.url, event.problem))
             elif isinstance(event, PeerGone):
@@ -422,7 +330,7 @@ class RelayClient:
         if messages and len(self._queue) < 2 * MAX_QUEUED_MESSAGES:
             self._enqueue(messages, sum(map(len, messages)))
 
-    async def _write(self, websocket: _WebSocket) -> None:
+    async def _write(self, websocket: RelayWebSocket) -> None:
         queue = self._queue
         while True:
             await self._wake.wait()
@@ -433,22 +341,6 @@ class RelayClient:
                         message = queue.popleft()
                         self._queued_bytes -= len(message)
                         await websocket.send_bytes(message)
-
-    async def _hang_up(self, websocket: _WebSocket) -> None:
-        """Close politely, but do not wait for a relay that is stuck."""
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await websocket.close()
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
-
-
-class _Ended(Exception):
-    """The connection is over, for a reason that is known."""
-
-    def __init__(self, failure: Failed) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
 
 
 class _Timer:
@@ -473,17 +365,3 @@ class _Timer:
     def cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
-
-
-async def _next_message(websocket: _WebSocket) -> bytes:
-    """The next binary message; text is ignored. Raises _Ended when there will be no more."""
-    while True:
-        message = await websocket.receive()
-        if message.type is aiohttp.WSMsgType.BINARY:
-            data: bytes = message.data
-            return data
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            break
-    error = websocket.exception()
-    reason = f": {printable(str(error))}" if error is not None and str(error) else ""
-    raise _Ended(Failed(f"the relay closed the connection{reason}"))

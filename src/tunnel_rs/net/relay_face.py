@@ -10,13 +10,8 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
-from tunnel_rs.net.relay import (
-    DatagramSink,
-    RelayClient,
-    RelayClientSettings,
-    RelayState,
-    relay_session,
-)
+from tunnel_rs.net.relay import DatagramSink, RelayClient, RelayState
+from tunnel_rs.net.relay_websocket import RelayClientSettings, relay_session
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.proto.relay_addr import RelayAddr, RelayUrl
 from tunnel_rs.proto.relay_client import IDLE_LIMIT
@@ -78,10 +73,9 @@ class RelayFace:
         """Connect to this relay and stay: it is our home, or the user named it. Raises ValueError
         for what is no relay URL, RuntimeError when there are too many or the face is closed."""
         relay = self._known.get(url) or RelayUrl.parse(url)
-        self._kept.add(relay.text)
-        if self._client(relay.text) is None:
-            self._kept.discard(relay.text)
+        if self._client(relay.text, matters=True) is None:
             raise RuntimeError(f"no room for the relay {relay.text}")
+        self._kept.add(relay.text)
 
     def release(self, url: str) -> None:
         """No longer keep this relay: it is closed once nothing is sent to it any more."""
@@ -123,12 +117,12 @@ class RelayFace:
         await self._closing.aclose()
         await self._session.close()
 
-    def _client(self, url: str) -> RelayClient | None:
+    def _client(self, url: str, *, matters: bool = False) -> RelayClient | None:
         client = self._clients.get(url)
         if client is not None or self._closed:
             return client
         relay = self._relay(url)
-        if relay is None or not self._make_room():
+        if relay is None or not self._make_room(matters):
             return None
         client = RelayClient(
             relay,
@@ -154,10 +148,12 @@ class RelayFace:
             return None
         return relay if relay.text == url else None
 
-    def _make_room(self) -> bool:
+    def _make_room(self, matters: bool) -> bool:
+        """Peers' relays that cannot be reached give way; for our own home any of them does."""
         if len(self._clients) < MAX_RELAYS:
             return True
-        spare = [c for url, c in self._clients.items() if url not in self._kept and not c.is_up]
+        others = [client for url, client in self._clients.items() if url not in self._kept]
+        spare = [client for client in others if matters or not client.is_up]
         if spare:
             self._drop(min(spare, key=lambda client: client.last_sent))
         return bool(spare)
