@@ -25,7 +25,7 @@ def served_name(certificate: ServerCertificate, directory: Path, name: str) -> s
             pass
     shown = client.getpeercert()
     assert shown is not None
-    return str(shown["subject"][0][0][1])  # type: ignore[index]
+    return str(shown["subject"][0][0][1])
 
 
 def test_a_reload_serves_the_new_certificate(tmp_path: Path) -> None:

@@ -172,18 +172,15 @@ class RelayClient:
             return False
         if not self._queue:
             self._queued_at = now
-        self._enqueue(messages, size)
+        self._queue.extend(messages)
+        self._queued_bytes += size
+        self._wake.set()
         return True
 
     async def close(self) -> None:
         """End the connection and stop dialling. Idempotent; no callback comes afterwards."""
         await self._scope.aclose()
         self._up.clear()
-
-    def _enqueue(self, messages: list[bytes], size: int) -> None:
-        self._queue.extend(messages)
-        self._queued_bytes += size
-        self._wake.set()
 
     def _forget_old(self, now: float) -> None:
         if self._queue and now - self._queued_at > _QUEUE_LIFE:
@@ -328,7 +325,10 @@ class RelayClient:
         messages = self._connection.messages_to_send()
         # A relay that pings without reading our pongs does not make us hold more and more.
         if messages and len(self._queue) < 2 * MAX_QUEUED_MESSAGES:
-            self._enqueue(messages, sum(map(len, messages)))
+            # Ahead of datagrams: a pong has a deadline.
+            self._queue.extendleft(reversed(messages))
+            self._queued_bytes += sum(map(len, messages))
+            self._wake.set()
 
     async def _write(self, websocket: RelayWebSocket) -> None:
         queue = self._queue
