@@ -49,7 +49,7 @@ class RelayLimits:
     """None: a client may send as fast as it can."""
 
     max_connections: int = 16_384
-    """+ TCP connections at one time; costs about 50 kB each."""
+    """+ TCP connections at one time; costs about 25 kB each while idle."""
 
     max_connections_per_address: int | None = 512
     """+ The same for one IPv4 address or IPv6 /64 network. None is right behind a proxy, where all
