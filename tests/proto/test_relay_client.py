@@ -95,8 +95,10 @@ def test_a_status_becomes_words(code: int, text: str) -> None:
 
 
 def test_health_becomes_words_in_version_1() -> None:
-    event = connected(RelayVersion.V1).receive(encode_health("same\nid"), 1)
-    assert event == c.StatusChanged("same?id")
+    connection = connected(RelayVersion.V1)
+    assert connection.receive(encode_health("same\nid"), 1) == c.StatusChanged("same?id")
+    for text in ("", "The connection is healthy again"):
+        assert connection.receive(encode_health(text), 1) == c.StatusChanged("")
 
 
 def test_a_peer_that_left_is_named_and_restarting_is_ignored() -> None:

@@ -186,7 +186,7 @@ class RelayConnection:
         elif isinstance(frame, Status):
             return StatusChanged(_PROBLEMS.get(frame.code, f"status {frame.code} of the relay"))
         elif isinstance(frame, Health):
-            return StatusChanged(printable(frame.text))
+            return StatusChanged(_health_problem(frame.text))
         return None
 
     def _source(self, key: bytes) -> EndpointId:
@@ -201,6 +201,12 @@ class RelayConnection:
             del self._sources[next(iter(self._sources))]
         self._sources[key] = source
         return source
+
+
+def _health_problem(text: str) -> str:
+    """Version 1 has words only: nothing, or (iroh-relay 1.x) a sentence that says healthy."""
+    words = printable(text)
+    return "" if words.casefold().startswith("the connection is healthy") else words
 
 
 def datagram_messages(destination: EndpointId, segment_size: int, data: memoryview) -> list[bytes]:
