@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from tests.support.relay_peers import identity
 
+from tests.support.relay_peers import identity
 from tunnel_rs.net.relay import RelayClient, RelayDown, RelayState, RelayUp
 from tunnel_rs.net.relay_websocket import RelayClientSettings, relay_session
 from tunnel_rs.proto.relay_addr import RelayAddr, RelayUrl
