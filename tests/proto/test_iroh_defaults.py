@@ -2,7 +2,7 @@ import pytest
 
 from tunnel_rs.proto.dns_wire import parse_name
 from tunnel_rs.proto.iroh_defaults import PRODUCTION, STAGING, Infrastructure, public_infrastructure
-from tunnel_rs.proto.pkarr import normalize_relay_url
+from tunnel_rs.proto.relay_addr import RelayUrl
 
 
 @pytest.mark.parametrize("environment", [{}, {"IROH_FORCE_STAGING_RELAYS": ""}])
@@ -18,5 +18,5 @@ def test_any_value_selects_staging(value: str) -> None:
 @pytest.mark.parametrize("infrastructure", [PRODUCTION, STAGING])
 def test_all_names_are_in_normal_form(infrastructure: Infrastructure) -> None:
     for url in infrastructure.relay_urls:
-        assert normalize_relay_url(url) == url
+        assert RelayUrl.parse(url).text == url
     assert parse_name(infrastructure.dns_origin)

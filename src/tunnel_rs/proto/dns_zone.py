@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from tunnel_rs.errors import TunnelError
 from tunnel_rs.proto.dns_wire import (
     CLASS_ANY,
     CLASS_IN,
@@ -78,7 +79,7 @@ class ZoneSettings:
 
 
 class Zone:
-    """Answers queries for the configured origins. `lookup` is called in the same turn."""
+    """Answers queries for the configured origins. `lookup` may raise a TunnelError: SERVFAIL."""
 
     def __init__(self, settings: ZoneSettings, lookup: PacketLookup) -> None:
         self._settings = settings
@@ -117,7 +118,10 @@ class Zone:
         origin = self._origin_of(query.name)
         if origin is None or query.record_class not in (CLASS_IN, CLASS_ANY):
             return Response(ResponseCode.REFUSED)
-        records = self._records_at(query.name, origin)
+        try:
+            records = self._records_at(query.name, origin)
+        except TunnelError:
+            return Response(ResponseCode.SERVFAIL)
         if records is None:
             return self._negative(ResponseCode.NXDOMAIN, origin)
         answers = self._select(query, records)

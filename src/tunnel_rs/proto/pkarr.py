@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,7 +26,8 @@ from tunnel_rs.proto.dns_wire import (
     parse_answers,
     read_strings,
 )
-from tunnel_rs.values import EndpointId, HostPort, Secret, SocketAddr
+from tunnel_rs.proto.relay_addr import RelayUrl
+from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 TTL = 30
 """Seconds a published record may be cached."""
@@ -39,6 +39,7 @@ MAX_PAYLOAD = MIN_PAYLOAD + MAX_DNS_MESSAGE
 MAX_USER_DATA = 245
 
 _RECORD_LABEL = b"_iroh"
+_URL_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('"<>\\^`{|}')
 _MAX_STRING = 255
 _MAX_TXT_STRINGS = 100
 """More TXT strings than fit into a signed packet (about 65) are no iroh record."""
@@ -82,37 +83,6 @@ def endpoint_id_from_z32(text: str) -> EndpointId:
     return EndpointId.parse(key.hex())
 
 
-def normalize_relay_url(text: str) -> str:
-    """A relay URL in normal form: lower-case scheme and host, no default port, a slash at the end
-    of an empty path. Raises ValueError unless it is http or https with a host.
-    """
-    if not text.isascii() or any(c <= " " or c in '"<>\\^`{|}\x7f' for c in text):
-        raise ValueError("a relay URL holds characters that no URL has")
-    parts = urlsplit(text)
-    port = parts.port  # raises ValueError when out of range
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a relay URL must start with http:// or https:// and name a host")
-    HostPort.parse(f"{_bracketed(parts.hostname)}:1")
-    default = 443 if parts.scheme == "https" else 80
-    authority = _bracketed(parts.hostname) + (f":{port}" if port not in (None, default) else "")
-    if parts.username is not None:
-        authority = f"{parts.netloc.rpartition('@')[0]}@{authority}"
-    return SplitResult(
-        parts.scheme, authority, parts.path or "/", parts.query, parts.fragment
-    ).geturl()
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def public_relay_url(text: str) -> str:
-    """A relay URL as it may be published: without user, password, query (where access tokens
-    stand) and fragment. Raises ValueError."""
-    parts = urlsplit(normalize_relay_url(text))
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
 def _dialable(text: str) -> SocketAddr | None:
     """A socket address that datagrams may be sent to because a record names it."""
     try:
@@ -125,15 +95,19 @@ def _dialable(text: str) -> SocketAddr | None:
 
 
 def _relay_or_none(text: str) -> str | None:
+    """A relay URL in normal form; an access token in it is somebody's mistake and left out."""
+    if not _URL_CHARACTERS.issuperset(text):
+        return None
     try:
-        return normalize_relay_url(text)
+        return RelayUrl.parse(text).text
     except ValueError:
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """How an endpoint can be reached: relay URLs in normal form, addresses, and a user's text."""
+    """How an endpoint can be reached: relay URLs as `RelayUrl.text` has them (in normal form and
+    without access token: all of this is public), addresses, and a user's text."""
 
     relay_urls: tuple[str, ...] = ()
     addresses: tuple[SocketAddr, ...] = ()
