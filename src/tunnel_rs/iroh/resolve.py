@@ -128,9 +128,7 @@ class _Questions:
     def __init__(self, name: str, nameservers: list[str]) -> None:
         self._name = name
         self._nameservers = nameservers
-        self._pending: dict[
-            int, tuple["asyncio.Future[pycares.DNSResult]", aiodns.DNSResolver]
-        ] = {}
+        self._pending: dict[int, tuple[asyncio.Future[pycares.DNSResult], aiodns.DNSResolver]] = {}
         self.reasons: list[str] = []
         """Why questions failed, in words."""
 

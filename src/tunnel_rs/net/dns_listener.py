@@ -28,10 +28,17 @@ class UdpDns(asyncio.DatagramProtocol):
     leads an honest asker to TCP; the others get none (as BIND's response rate limiting).
     """
 
-    def __init__(self, respond: Respond, respond_truncated: Respond, limits: SourceLimits) -> None:
+    def __init__(
+        self,
+        respond: Respond,
+        respond_truncated: Respond,
+        limits: SourceLimits,
+        on_limited: Callable[[], None],
+    ) -> None:
         self._respond = respond
         self._respond_truncated = respond_truncated
         self._limits = limits
+        self._on_limited = on_limited
         self._clock = asyncio.get_running_loop().time
         self._over = 0
         self._paused = False
@@ -52,6 +59,7 @@ class UdpDns(asyncio.DatagramProtocol):
         if self._limits.allow(source, self._clock()):
             return self._respond(data)
         self._over += 1
+        self._on_limited()
         return self._respond_truncated(data) if self._over % 2 else None
 
     def pause_writing(self) -> None:
@@ -200,16 +208,22 @@ class TcpDnsServer:
 class UdpDnsServer:
     """The UDP side on a bound socket."""
 
-    def __init__(self, respond: Respond, respond_truncated: Respond, limits: SourceLimits) -> None:
-        self._respond = respond
-        self._respond_truncated = respond_truncated
-        self._limits = limits
+    def __init__(
+        self,
+        respond: Respond,
+        respond_truncated: Respond,
+        limits: SourceLimits,
+        *,
+        on_limited: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_limited` is called for each query over the rate."""
+        self._make_protocol = lambda: UdpDns(respond, respond_truncated, limits, on_limited)
         self._transport: asyncio.DatagramTransport | None = None
 
     async def start(self, sock: socket.socket) -> None:
         """Answer on a bound socket, which then belongs to this server."""
         self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: UdpDns(self._respond, self._respond_truncated, self._limits), sock=sock
+            self._make_protocol, sock=sock
         )
 
     async def close(self) -> None:

@@ -81,7 +81,14 @@ class ZoneSettings:
 class Zone:
     """Answers queries for the configured origins. `lookup` may raise a TunnelError: SERVFAIL."""
 
-    def __init__(self, settings: ZoneSettings, lookup: PacketLookup) -> None:
+    def __init__(
+        self,
+        settings: ZoneSettings,
+        lookup: PacketLookup,
+        observe: Callable[[Response], None] = lambda _: None,
+    ) -> None:
+        """`observe` sees every answer, for statistics."""
+        self._observe = observe
         self._settings = settings
         self._lookup = lookup
         self._origins = sorted(settings.origins, key=len, reverse=True)
@@ -109,6 +116,11 @@ class Zone:
 
     def answer(self, query: Query) -> Response:
         """What to answer."""
+        response = self._judge(query)
+        self._observe(response)
+        return response
+
+    def _judge(self, query: Query) -> Response:
         if query.opcode != 0:
             return Response(ResponseCode.NOTIMP)
         if query.edns is not None and query.edns.version > 0:

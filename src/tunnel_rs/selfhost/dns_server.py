@@ -12,7 +12,7 @@ from tunnel_rs.errors import ConfigError, LocalError
 from tunnel_rs.net.bind import bind, local_address
 from tunnel_rs.net.dns_listener import TcpDnsServer, UdpDnsServer
 from tunnel_rs.net.resolver import SystemResolver
-from tunnel_rs.proto.dns_wire import Query, Response
+from tunnel_rs.proto.dns_wire import Query, Response, ResponseCode
 from tunnel_rs.proto.dns_zone import Zone, truncated_response
 from tunnel_rs.proto.pkarr import SignedPacket
 from tunnel_rs.proto.source_limits import SourceLimits
@@ -62,7 +62,7 @@ class DnsServer:
 
     def _make_zone(self, settings: DnsSettings) -> Zone:
         try:
-            return Zone(settings.zone(), self._look_up)
+            return Zone(settings.zone(), self._look_up, self._count_answer)
         except ValueError as error:
             raise ConfigError(f"dns-server, section [dns]: {error}") from None
 
@@ -111,7 +111,7 @@ class DnsServer:
         settings = self._settings
         dns = settings.dns or DnsSettings()
         return DiscoveryHttp(
-            answer=self._answer,
+            answer=self._zone.answer,
             lookup=self._look_up,
             publish=self._publish,
             put_rate_limit=settings.pkarr_put_rate_limit,
@@ -154,7 +154,10 @@ class DnsServer:
             deadline=self._settings.http_deadline,
         )
         self._udp = UdpDnsServer(
-            self._respond_udp, self._respond_truncated, SourceLimits(udp_rate, 2 * udp_rate)
+            self._respond_udp,
+            self._respond_truncated,
+            SourceLimits(udp_rate, 2 * udp_rate),
+            on_limited=self._count_limited,
         )
         resolve = SystemResolver()
         where = HostPort(settings.bind.ip, settings.bind.port)
@@ -174,12 +177,20 @@ class DnsServer:
         return self._zone.respond(message, over_udp=False)
 
     def _respond_truncated(self, message: bytes) -> bytes | None:
-        self.metrics.dns_requests_limited += 1
         query = self._zone.read(message)
         return truncated_response(query) if isinstance(query, Query) else None
 
-    def _answer(self, query: Query) -> Response:
-        return self._zone.answer(query)
+    def _count_limited(self) -> None:
+        self.metrics.dns_requests_limited += 1
+
+    def _count_answer(self, response: Response) -> None:
+        if response.code is ResponseCode.NOERROR:
+            self.metrics.dns_lookup_success += bool(response.answers)
+            self.metrics.dns_lookup_notfound += not response.answers
+        elif response.code is ResponseCode.NXDOMAIN:
+            self.metrics.dns_lookup_notfound += 1
+        else:
+            self.metrics.dns_lookup_error += 1
 
     def _look_up(self, endpoint_id: EndpointId) -> SignedPacket | None:
         if self._store is None:
