@@ -140,7 +140,8 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or "not PEM certificates"
-            raise ConfigError(f"discovery CA file {ca_file}: {reason}") from None
+        except ssl.SSLError:
+            raise ConfigError(f"discovery CA file {ca_file}: no PEM certificates in it") from None
+        except OSError as error:
+            raise ConfigError(f"discovery CA file {ca_file}: {error.strerror}") from None
     return context
