@@ -186,6 +186,11 @@ def test_a_store_that_fails_makes_the_server_fail_not_crash() -> None:
     assert ask(served, "example.", RecordType.SOA).header.rcode == 0
 
 
+def test_a_packet_damaged_at_rest_is_a_failure_of_the_server() -> None:
+    damaged = SignedPacket.from_verified(KNOWN.endpoint_id, KNOWN.payload[:-1])
+    assert ask(zone(damaged), f"_iroh.{Z32}.example.").header.rcode == ResponseCode.SERVFAIL
+
+
 def many_addresses(count: int) -> SignedPacket:
     addresses = tuple(
         SocketAddr("2001:db8:1111:2222:3333:4444:5555:6666", p) for p in range(1, count)

@@ -26,7 +26,7 @@ from tunnel_rs.proto.dns_wire import (
     parse_name,
     parse_query,
 )
-from tunnel_rs.proto.pkarr import SignedPacket, endpoint_id_from_z32
+from tunnel_rs.proto.pkarr import SignedPacket, key_from_z32
 from tunnel_rs.values import EndpointId
 
 PacketLookup = Callable[[EndpointId], SignedPacket | None]
@@ -182,7 +182,7 @@ class Zone:
 
     def _packet(self, label: bytes) -> SignedPacket | None:
         try:
-            return self._lookup(endpoint_id_from_z32(label.decode("ascii")))
+            return self._lookup(EndpointId(key_from_z32(label.decode("ascii"))))
         except ValueError:
             return None
 

@@ -103,7 +103,7 @@ class ZoneStore:
         if row is None:
             return None
         try:
-            return SignedPacket.from_payload(endpoint_id, row[0])
+            return SignedPacket.from_verified(endpoint_id, row[0])
         except ProtocolError:
             return None  # damaged on disk: as good as not there
 
