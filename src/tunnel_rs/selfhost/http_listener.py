@@ -2,6 +2,7 @@
 may go without becoming what it came for."""
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tunnel_rs.errors import LocalError
 from tunnel_rs.proto.token_bucket import TokenBucket
@@ -20,6 +22,14 @@ _BACKLOG = 1024
 _TLS_TIMEOUT = 10.0
 _MAX_HEADER = 4096
 _LINGER = 1.0
+
+_log = logging.getLogger(__name__)
+# aiohttp logs a traceback for every request that is no HTTP: strangers could fill a disk.
+_log.addFilter(lambda record: not (record.exc_info and _is_bad_request(record.exc_info[1])))
+
+
+def _is_bad_request(error: BaseException | None) -> bool:
+    return isinstance(error, HttpProcessingError)
 
 
 def source_network(ip: str) -> str:
@@ -78,6 +88,7 @@ class _BoundedServer(web.Server):
     ) -> None:
         super().__init__(
             handler,
+            logger=_log,
             access_log=None,
             keepalive_timeout=deadline,
             lingering_time=_LINGER,
