@@ -7,7 +7,6 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 
 import hashlib
 import hmac
-import ssl
 from collections.abc import Callable, Hashable, Iterable
 
 from aioquic import tls
@@ -57,6 +56,7 @@ LargestDatagram = Callable[[Address], int]
 _LARGEST_DATAGRAM = 65_527
 _MAX_TRAIN = 60_000
 _MAX_SEGMENTS = 60
+_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
 _MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
 _CIPHER_SUITES = [
     tls.CipherSuite.AES_128_GCM_SHA256,
@@ -102,7 +102,7 @@ def _configuration(settings: TransportSettings, *, is_client: bool, alpn: str) -
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
         supported_versions=[QuicProtocolVersion.VERSION_1],
-        verify_mode=ssl.CERT_NONE,  # there is no certificate; accept_peer and the proof judge
+        verify_mode=_CERT_NONE,
     )
 
 
