@@ -4,6 +4,9 @@
   under test swallows the refusal. Tests marked `netns` run their traffic in namespaces of their
   own and are exempt. (The guard sees Python's sockets and `getaddrinfo`; resolvers in C, names
   given to `socket.connect` itself, and peers in other processes are outside it.)
+* As root on Linux the whole run moves into a network namespace of its own, with loopback and
+  nothing else, so that the kernel holds the programs that tests start, and iroh's search for a
+  router, to the same rule.
 * A test that ends with a task running or a socket open fails.
 * With CI set, a skip fails with its reason, unless the reason is one of `ALLOWED_SKIPS`.
 
@@ -11,6 +14,7 @@ Warnings are errors and asyncio runs in debug mode: `pyproject.toml` says so.
 """
 
 import asyncio
+import ctypes
 import inspect
 import os
 import socket
@@ -113,6 +117,32 @@ def multicasts_on_loopback(sock: socket.socket, group: IPv4Address | IPv6Address
 
 _WATCH = Watch()
 sys.addaudithook(_WATCH.audit)
+
+
+CLONE_NEWNET = 0x4000_0000  # sched.h
+SIOCSIFFLAGS = 0x8914  # linux/sockios.h
+IFF_UP = 1
+
+
+def enter_own_network() -> bool:
+    """Move this process into a new network namespace that has loopback alone.
+
+    Only for root on Linux; elsewhere, and where the kernel refuses, nothing happens. Threads and
+    processes started later are in it too, so it has to come early.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        return False
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
+    return True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    enter_own_network()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ near 10 MB.
 import asyncio
 import hashlib
 import json
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -257,32 +258,25 @@ async def _both(one: Callable[[], Awaitable[None]], other: Callable[[], Awaitabl
             raise end
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self) -> None:
-        self.received: asyncio.Queue[bytes] = asyncio.Queue(1024)
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        if not self.received.full():
-            self.received.put_nowait(data)
-
-
 async def serve_udp(stream: Stream, host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
-    transport, target = await loop.create_datagram_endpoint(_Datagrams, remote_addr=(host, port))
-    await stream.write_message(accepted=True)
+    # A plain socket: asyncio's datagram transport drops empty datagrams without a word.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect((host, port))
+        await stream.write_message(accepted=True)
 
-    async def inward() -> None:
-        while True:
-            await stream.write_datagram(await target.received.get())
+        async def inward() -> None:
+            while True:
+                await stream.write_datagram(await loop.sock_recv(sock, 65_535))
 
-    back = asyncio.create_task(inward(), name="iroh udp inward")
-    try:
-        while True:
-            transport.sendto(await stream.read_datagram())
-    finally:
-        back.cancel()
-        await asyncio.wait([back])
-        transport.abort()
+        back = asyncio.create_task(inward(), name="iroh udp inward")
+        try:
+            while True:
+                await loop.sock_sendall(sock, await stream.read_datagram())
+        finally:
+            back.cancel()
+            await asyncio.wait([back])
 
 
 @asynccontextmanager
