@@ -1,3 +1,3 @@
-"""Peer-to-peer TCP and UDP port forwarding, wire-compatible with iroh 1.x and the Rust tunnel-rs."""
+"""Peer-to-peer TCP and UDP port forwarding, compatible with iroh 1.x and the Rust tunnel-rs."""
 
 __version__ = "0.1.0"

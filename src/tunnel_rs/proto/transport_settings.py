@@ -38,3 +38,10 @@ class TransportSettings:
 
     handshake_timeout: float = 10.0
     """A handshake that has not completed by then is given up."""
+
+    silence_timeout: float | None = None
+    """A connection whose peer answers nothing for this long, while we ask, is given up. None:
+    only `idle_timeout` ends it."""
+
+    max_streams: int = 256
+    """Streams a peer may have open at a time, when it dialled us."""

@@ -1,0 +1,421 @@
+"""The QUIC engine: one connection as a sans-IO state machine with raw public keys.
+
+Feed it trains of datagrams, take events and trains to send, ask for the next timer. A *train* is a
+buffer of datagrams of one size (the last may be shorter) from or to one address, as UDP
+segmentation offload and the relay protocol carry them. Addresses are opaque hashable values.
+"""
+
+import hashlib
+import hmac
+import ssl
+from collections.abc import Callable, Hashable, Iterable
+
+from aioquic import tls
+from aioquic._buffer import Buffer
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnectionId, QuicConnectionState, QuicReceiveContext
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
+
+from tunnel_rs.proto import aioquic_contract
+from tunnel_rs.proto.congestion import registered_name
+from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
+from tunnel_rs.proto.raw_keys import (
+    Identity,
+    check_client_offer,
+    install_raw_keys,
+    proven_peer,
+    server_name,
+)
+from tunnel_rs.proto.recovery import Recovery
+from tunnel_rs.proto.stream_scheduler import StreamScheduler
+from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.values import EndpointId
+
+aioquic_contract.check()
+
+Address = Hashable
+Train = tuple[bytes | memoryview, int, Address]
+"""Datagrams back to back, the size of each but the last, and where they go."""
+
+CONNECTION_ID_LENGTH = 8
+DATAGRAM_SIZE = 1200
+STRANGER_WINDOW = 65_536
+"""Connection window of a peer that has not been authenticated by the application yet."""
+
+_MAX_TRAIN = 60_000
+_MAX_SEGMENTS = 60
+_MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
+_CIPHER_SUITES = [
+    tls.CipherSuite.AES_128_GCM_SHA256,
+    tls.CipherSuite.AES_256_GCM_SHA384,
+    tls.CipherSuite.CHACHA20_POLY1305_SHA256,
+]
+_ENDED = (
+    QuicConnectionState.CLOSING,
+    QuicConnectionState.DRAINING,
+    QuicConnectionState.TERMINATED,
+)
+
+
+class ResetTokens:
+    """Stateless reset tokens that survive a restart (RFC 9000 section 10.3.2).
+
+    A server that lost its state can end connections of its former life at once; clients need not
+    wait for a timeout.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"reset tokens").digest()
+
+    def token(self, connection_id: bytes) -> bytes:
+        return hmac.digest(self._key, connection_id, "sha256")[:16]
+
+
+def _configuration(settings: TransportSettings, *, is_client: bool, alpn: str) -> QuicConfiguration:
+    return QuicConfiguration(
+        alpn_protocols=[alpn],
+        cipher_suites=_CIPHER_SUITES,
+        congestion_control_algorithm=registered_name(settings.congestion_controller),
+        connection_id_length=CONNECTION_ID_LENGTH,
+        idle_timeout=settings.idle_timeout,
+        is_client=is_client,
+        max_data=settings.receive_window if is_client else STRANGER_WINDOW,
+        max_datagram_size=DATAGRAM_SIZE,
+        max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+        verify_mode=ssl.CERT_NONE,  # there is no certificate; accept_peer and the proof judge
+    )
+
+
+class Engine(StreamScheduler):
+    """One connection. Call `receive`, then `next_event` until None, then `trains`, then
+    `get_timer`; after any other call that changes something, `trains` and `get_timer`."""
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        settings: TransportSettings,
+        identity: Identity,
+        reset_tokens: ResetTokens,
+        *,
+        accept_peer: Callable[[EndpointId], bool],
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+        self._settings = settings
+        self._identity = identity
+        self._reset_tokens = reset_tokens
+        self._accept_peer = accept_peer
+        self._recovery = Recovery.adopt(
+            self._loss, max_datagram_size=self._max_datagram_size, on_train=self._on_train
+        )
+        self._setup_streams(
+            stream_window=settings.receive_window,
+            connection_window=configuration.max_data,
+            streams=0 if self._is_client else settings.max_streams,
+        )
+        if not self._is_client:
+            first = self._host_cids[0]
+            first.stateless_reset_token = reset_tokens.token(first.cid)
+        self._candidates: dict[Address, None] = {}
+        self._keep_alive_at: float | None = None
+        self._silent_since: float | None = None
+        self._first_flight: list[Train] = []
+        self._close_datagrams: list[tuple[bytes, Address]] = []
+        self._close_repeat_due = False
+        self._datagrams_after_close = 0
+        self._peer_checked = False
+        self.was_closed_by_peer = False
+        self.refused_peer: EndpointId | None = None
+        """A key the other side showed and `accept_peer` did not want."""
+
+    @classmethod
+    def client(
+        cls,
+        settings: TransportSettings,
+        identity: Identity,
+        reset_tokens: ResetTokens,
+        *,
+        peer: EndpointId,
+        alpn: str,
+        candidates: Iterable[Address],
+        now: float,
+    ) -> "Engine":
+        """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
+        configuration = _configuration(settings, is_client=True, alpn=alpn)
+        configuration.server_name = server_name(peer)
+        engine = cls(configuration, settings, identity, reset_tokens, accept_peer=peer.__eq__)
+        engine._candidates = dict.fromkeys(candidates)
+        engine.connect(next(iter(engine._candidates)), now)
+        return engine
+
+    @classmethod
+    def server(
+        cls,
+        settings: TransportSettings,
+        identity: Identity,
+        reset_tokens: ResetTokens,
+        *,
+        alpn: str,
+        original_destination_connection_id: bytes,
+        retry_source_connection_id: bytes | None = None,
+    ) -> "Engine":
+        """A connection somebody opens to us; any key may, the application authenticates."""
+        configuration = _configuration(settings, is_client=False, alpn=alpn)
+        configuration.certificate = identity.certificate
+        configuration.private_key = identity.private_key
+        return cls(
+            configuration,
+            settings,
+            identity,
+            reset_tokens,
+            accept_peer=lambda _: True,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+
+    # Facts
+
+    @property
+    def peer(self) -> EndpointId | None:
+        """The key the handshake proved; None before that."""
+        return proven_peer(self.tls) if self._handshake_complete else None
+
+    @property
+    def is_client(self) -> bool:
+        return self._is_client
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more can be sent or received but a close."""
+        return self._state in _ENDED or self._close_pending
+
+    @property
+    def is_terminated(self) -> bool:
+        """The state may be dropped: the closing or draining period is over."""
+        return self._state is QuicConnectionState.TERMINATED
+
+    @property
+    def ending(self) -> events.ConnectionTerminated | None:
+        """Why the connection ends or has ended, as soon as it is known; the event of the same
+        content comes only after the closing period. Its `frame_type` is None when an application
+        ended it."""
+        return self._close_event
+
+    @property
+    def address(self) -> Address:
+        """Where the peer is reached now."""
+        address: Address = self._network_paths[0].addr
+        return address
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a valid answer has decided between the candidates."""
+        return not self._candidates
+
+    @property
+    def smoothed_rtt(self) -> float:
+        """Seconds."""
+        return self._recovery.smoothed_rtt
+
+    @property
+    def send_window(self) -> int:
+        """Most bytes that should be unsent over all streams."""
+        return self._settings.send_window
+
+    @property
+    def send_target(self) -> int:
+        """How many unsent bytes keep the path busy: twice what the window lets fly."""
+        return 2 * self._loss.congestion_window
+
+    def open_window(self) -> None:
+        """Grant the full connection window: the application knows the peer now."""
+        self.grow_connection_window(self._settings.receive_window)
+
+    # Dialling
+
+    def add_candidate(self, address: Address) -> list[Train]:
+        """Dial `address` too, from now on; returns the first flight for it. Does nothing once an
+        answer has decided."""
+        if not self._candidates or address in self._candidates:
+            return []
+        self._candidates[address] = None
+        return [(data, size, address) for data, size, _ in self._first_flight]
+
+    # Input
+
+    def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """Take in a train of datagrams that came from `address`."""
+        if self._candidates:
+            if address not in self._candidates:
+                return
+            self._network_paths[0].addr = address
+        if self._state in _ENDED:
+            self._repeat_close()
+            return
+        for start in range(0, len(train), segment_size):
+            datagram = bytes(train[start : start + segment_size])
+            if self._is_stateless_reset(datagram):
+                self.was_closed_by_peer = True
+                self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
+                return
+            self.receive_datagram(datagram, address, now)
+        if self._candidates and self._state is not QuicConnectionState.FIRSTFLIGHT:
+            self._candidates = {}
+        if not self._ack_eliciting_sent_since_receipt:
+            self._silent_since = None
+            self._keep_alive_at = now + self._keep_alive
+        if self._handshake_complete and not self._peer_checked:
+            self._check_peer()
+
+    @property
+    def _keep_alive(self) -> float:
+        return min(self._settings.keep_alive, self._idle_timeout() / 3)
+
+    def _check_peer(self) -> None:
+        self._peer_checked = True
+        if proven_peer(self.tls) is None:
+            code = QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required
+            self.close(error_code=code, reason_phrase="a raw public key is required")
+
+    def _is_stateless_reset(self, datagram: bytes) -> bool:
+        """RFC 9000 section 10.3.1; only tokens of the peer's current id are compared."""
+        token = self._peer_cid.stateless_reset_token
+        return (
+            bool(token)
+            and not datagram[0] & 0x80
+            and len(datagram) >= _MIN_STATELESS_RESET
+            and hmac.compare_digest(datagram[-16:], token)
+        )
+
+    def _terminate(self, code: int, reason: str) -> None:
+        """End at once, without a word to the peer."""
+        self._close_event = events.ConnectionTerminated(
+            error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason
+        )
+        self._close_end()
+
+    # Output
+
+    def trains(self, now: float) -> list[Train]:
+        """Everything that may leave now."""
+        if self._close_repeat_due:
+            self._close_repeat_due = False
+            return _as_trains(self._close_datagrams)
+        if self._state in _ENDED or not self._has_work(now):
+            return []
+        closing = self._close_pending
+        datagrams = self.datagrams_to_send(now)
+        if closing:
+            self._close_datagrams = datagrams
+        if self._ack_eliciting_sent_since_receipt and self._silent_since is None:
+            self._silent_since = now
+        trains = _as_trains(datagrams)
+        if self._candidates:
+            self._first_flight = trains
+            return [(data, size, to) for to in self._candidates for data, size, _ in trains]
+        return trains
+
+    def _repeat_close(self) -> None:
+        """Answer packets that cross our close with the close, less and less often
+        (RFC 9000 section 10.2.1)."""
+        self._datagrams_after_close += 1
+        if self._datagrams_after_close.bit_count() == 1:
+            self._close_repeat_due = bool(self._close_datagrams)
+
+    # Time
+
+    def get_timer(self) -> float | None:
+        """When `handle_timer` wants to be called, on the clock of `now`."""
+        timer = super().get_timer()
+        if timer is None or self._state in _ENDED:
+            return timer
+        if self._keep_alive_at is not None:
+            timer = min(timer, self._keep_alive_at)
+        if self._silent_since is not None and self._settings.silence_timeout is not None:
+            timer = min(timer, self._silent_since + self._settings.silence_timeout)
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        """Let time pass; `trains` and `next_event` may have something afterwards."""
+        if self._state in _ENDED:
+            super().handle_timer(now)
+            return
+        silence = self._settings.silence_timeout
+        if silence is not None and self._silent_since is not None:
+            if now >= self._silent_since + silence:
+                self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
+                return
+        super().handle_timer(now)
+        if self._keep_alive_at is not None and now >= self._keep_alive_at:
+            self._keep_alive_at = now + self._keep_alive
+            self.send_ping(0)
+
+    # aioquic's hooks
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        install_raw_keys(
+            self.tls, self._identity, is_client=self._is_client, accept_peer=self._judge_peer
+        )
+
+    def _judge_peer(self, claimed: EndpointId) -> bool:
+        accepted = self._accept_peer(claimed)
+        if not accepted:
+            self.refused_peer = claimed
+        return accepted
+
+    def _alpn_handler(self, alpn_protocol: str) -> None:
+        if not self._is_client:
+            check_client_offer(self.tls)
+        super()._alpn_handler(alpn_protocol)
+
+    def _handle_connection_close_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        super()._handle_connection_close_frame(context, frame_type, buf)
+        self.was_closed_by_peer = True
+
+    def _replenish_connection_ids(self) -> None:
+        known = {cid.sequence_number for cid in self._host_cids}
+        super()._replenish_connection_ids()
+        for connection_id in self._host_cids:
+            if connection_id.sequence_number not in known:
+                _set_reset_token(connection_id, self._reset_tokens)
+
+
+def _set_reset_token(connection_id: QuicConnectionId, tokens: ResetTokens) -> None:
+    connection_id.stateless_reset_token = tokens.token(connection_id.cid)
+
+
+def _as_trains(datagrams: list[tuple[bytes, Address]]) -> list[Train]:
+    """Join runs of datagrams of one size to one address; a shorter one may end a run."""
+    trains: list[Train] = []
+    run: list[bytes] = []
+    total = 0
+    to: Address = None
+    for datagram, address in datagrams:
+        fits = (
+            run
+            and address == to
+            and len(run[-1]) == len(run[0]) >= len(datagram)
+            and len(run) < _MAX_SEGMENTS
+            and total + len(datagram) <= _MAX_TRAIN
+        )
+        if not fits:
+            if run:
+                trains.append((b"".join(run), len(run[0]), to))
+            run, total, to = [], 0, address
+        run.append(datagram)
+        total += len(datagram)
+    if run:
+        trains.append((b"".join(run), len(run[0]), to))
+    return trains

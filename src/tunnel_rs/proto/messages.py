@@ -1,0 +1,242 @@
+"""The JSON messages that open every stream (spec `tunnel-protocol.md`, "Port forwarding").
+
+On the wire: 4-byte big-endian length, then that many bytes of UTF-8 JSON. One message opens each
+direction of a stream; what follows it is payload (source streams) or nothing (the auth stream).
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tunnel_rs.errors import ProtocolError
+from tunnel_rs.values import Buffer, Secret
+
+VERSION = 3
+MAX_MESSAGE = 16_384
+"""Most bytes of JSON in one message; the length prefix is not counted."""
+
+MAX_REASON = 512
+"""Most bytes of UTF-8 in a `reason`."""
+
+_PREFIX = 4
+_CUT = "..."
+
+_V = TypeVar("_V", str, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRequest:
+    """Client to server, alone on the first stream. The token is any text until it is compared."""
+
+    auth_token: Secret[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """Server to client: whether the token was accepted."""
+
+    accepted: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """Client to server, first on a stream: what to connect to. `source` is what the peer wrote,
+    not yet judged: see `values.SourceUrl.parse`."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceResponse:
+    """Server to client: whether payload may follow on this stream."""
+
+    accepted: bool
+    reason: str | None = None
+
+
+Message = AuthRequest | AuthResponse | SourceRequest | SourceResponse
+
+
+def cut_reason(reason: str) -> str:
+    """Shorten to `MAX_REASON` bytes of UTF-8 at a character boundary, ending in `...` when cut.
+
+    Lone surrogates (from undecodable file names) become `?`: they have no UTF-8 form.
+    """
+    data = reason.encode("utf-8", "replace")
+    if len(data) <= MAX_REASON:
+        return data.decode()
+    return data[: MAX_REASON - len(_CUT)].decode("utf-8", "ignore") + _CUT
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` has a UTF-8 form, that is no lone surrogates."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _fields_of(message: Message) -> dict[str, object]:
+    match message:
+        case AuthRequest(auth_token):
+            return {"auth_token": auth_token.reveal()}
+        case SourceRequest(source):
+            return {"source": source}
+        case AuthResponse(accepted, None) | SourceResponse(accepted, None):
+            return {"accepted": accepted}
+        case AuthResponse(accepted, reason) | SourceResponse(accepted, reason):
+            return {"accepted": accepted, "reason": cut_reason(reason or "")}
+
+
+def encode(message: Message) -> bytes:
+    """One message with its length prefix. ValueError when it is longer than `MAX_MESSAGE` or not
+    Unicode text; the error never quotes the message."""
+    fields = {"version": VERSION, **_fields_of(message)}
+    if any(isinstance(value, str) and not _is_unicode(value) for value in fields.values()):
+        raise ValueError("a message with lone surrogates cannot be sent")
+    body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(body) > MAX_MESSAGE:
+        raise ValueError(f"a message of {len(body)} bytes is longer than {MAX_MESSAGE}")
+    return len(body).to_bytes(_PREFIX, "big") + body
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _parse(body: bytes) -> object:
+    """The JSON value, objects as tuples of pairs, or None when `body` is not UTF-8 JSON.
+
+    A failure is told by the result: the exceptions of `json` keep the text they failed on, and a
+    token must not travel with an error.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"), object_pairs_hook=tuple, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+class _Fields:
+    """The fields of one received message, judged as they are asked for."""
+
+    def __init__(self, name: str, body: bytes) -> None:
+        pairs = _parse(body)
+        if not isinstance(pairs, tuple):
+            raise ProtocolError(f"the {name} is not a JSON object in UTF-8")
+        self._name = name
+        self._pairs: tuple[tuple[str, Any], ...] = pairs
+        version = self._single("version")
+        if type(version) is not int or version != VERSION:
+            spoken = version if type(version) is int and abs(version) < 1000 else "unknown"
+            raise ProtocolError(
+                f"the {name} has protocol version {spoken}, this program speaks {VERSION}"
+            )
+
+    def _single(self, field: str) -> object:
+        """The value of a field, None when absent. The same field twice is refused, as readers
+        disagree on which one counts."""
+        values = [value for key, value in self._pairs if key == field]
+        if len(values) > 1:
+            raise ProtocolError(f"the {self._name} has the field {field!r} twice")
+        return values[0] if values else None
+
+    def required(self, field: str, kind: type[_V]) -> _V:
+        value = self._single(field)
+        if value is None:
+            raise ProtocolError(f"the {self._name} has no field {field!r}")
+        return self._checked(field, kind, value)
+
+    def optional(self, field: str, kind: type[_V]) -> _V | None:
+        value = self._single(field)
+        return None if value is None else self._checked(field, kind, value)
+
+    def _checked(self, field: str, kind: type[_V], value: object) -> _V:
+        if not isinstance(value, kind):
+            wanted = "text" if kind is str else "true or false"
+            raise ProtocolError(f"the field {field!r} of the {self._name} is not {wanted}")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ProtocolError(f"the field {field!r} of the {self._name} is not Unicode text")
+        return value
+
+    def reason(self) -> str | None:
+        """Fit to be shown: one line, at most `MAX_REASON` bytes, no control characters."""
+        text = self.optional("reason", str)
+        if text is None:
+            return None
+        return cut_reason("".join(c if c.isprintable() else " " for c in text))
+
+
+def decode_auth_request(body: bytes) -> AuthRequest:
+    """Read a message without its length prefix. Raises ProtocolError, never holding the token."""
+    return AuthRequest(Secret(_Fields("auth request", body).required("auth_token", str)))
+
+
+def decode_auth_response(body: bytes) -> AuthResponse:
+    """Read a message without its length prefix. Raises ProtocolError."""
+    fields = _Fields("auth response", body)
+    return AuthResponse(fields.required("accepted", bool), fields.reason())
+
+
+def decode_source_request(body: bytes) -> SourceRequest:
+    """Read a message without its length prefix. Raises ProtocolError."""
+    return SourceRequest(_Fields("source request", body).required("source", str))
+
+
+def decode_source_response(body: bytes) -> SourceResponse:
+    """Read a message without its length prefix. Raises ProtocolError."""
+    fields = _Fields("source response", body)
+    return SourceResponse(fields.required("accepted", bool), fields.reason())
+
+
+class MessageDecoder:
+    """Cuts a byte stream into messages.
+
+    After each `feed` call `next_message` until it returns None; that bounds what is held to one
+    unfinished message and one feed. After the last message of the dialogue call `take_rest` at
+    once: the bytes that follow are payload and must not be read as a length.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: Buffer) -> None:
+        """Add received bytes. RuntimeError when a whole message was left unread before."""
+        if self._head_is_complete():
+            raise RuntimeError("call next_message or take_rest before feeding more")
+        self._buffer += data
+
+    def next_message(self) -> bytes | None:
+        """The body of the next message (may be empty), or None when more bytes are needed.
+
+        Raises ProtocolError as soon as a length above `MAX_MESSAGE` has been announced.
+        """
+        length = self._announced()
+        if length is not None and length > MAX_MESSAGE:
+            raise ProtocolError(f"a message of {length} bytes was announced, {MAX_MESSAGE} is most")
+        if length is None or len(self._buffer) < _PREFIX + length:
+            return None
+        body = bytes(self._buffer[_PREFIX : _PREFIX + length])
+        del self._buffer[: _PREFIX + length]
+        return body
+
+    def take_rest(self) -> bytes:
+        """Hand over the bytes after the last message, and forget them."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the stream may end here: no message has begun that is not finished."""
+        return not self._buffer
+
+    def _announced(self) -> int | None:
+        if len(self._buffer) < _PREFIX:
+            return None
+        return int.from_bytes(self._buffer[:_PREFIX], "big")
+
+    def _head_is_complete(self) -> bool:
+        length = self._announced()
+        if length is None:
+            return False
+        return length > MAX_MESSAGE or len(self._buffer) >= _PREFIX + length

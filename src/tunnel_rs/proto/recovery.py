@@ -1,0 +1,204 @@
+"""Loss recovery (RFC 9002): aioquic's for single packets, and the same rules for trains."""
+
+from collections.abc import Callable, Sequence
+
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import (
+    K_PACKET_THRESHOLD,
+    K_PERSISTENT_CONGESTION_THRESHOLD,
+    K_TIME_THRESHOLD,
+    QuicPacketRecovery,
+    QuicPacketSpace,
+)
+
+from tunnel_rs.proto.congestion import Sent
+from tunnel_rs.proto.pacer import Pacer
+from tunnel_rs.proto.sent_trains import SentTrain, SentTrains
+
+MAX_PROBE_INTERVAL = 2.0
+"""Longest wait between two probes, seconds. RFC 9002 section 6.2 doubles without end, so that a
+path which comes back after an outage would be noticed minutes later; noq caps it here too."""
+
+_MIN_RTT = 0.001  # as aioquic
+
+
+class Recovery(QuicPacketRecovery):
+    """Made from aioquic's by `adopt`. `on_train` is told what became of each (part of a) train:
+    True for acknowledged, False for lost."""
+
+    trains: SentTrains
+    on_train: Callable[[SentTrain, bool], None]
+
+    @classmethod
+    def adopt(
+        cls,
+        recovery: QuicPacketRecovery,
+        *,
+        max_datagram_size: int,
+        on_train: Callable[[SentTrain, bool], None],
+    ) -> "Recovery":
+        """Turn a fresh aioquic recovery into ours; how it is made is aioquic's business."""
+        recovery.__class__ = cls
+        assert isinstance(recovery, Recovery)
+        recovery._pacer = Pacer(max_datagram_size=max_datagram_size)  # type: ignore[assignment]
+        recovery.trains = SentTrains()
+        recovery.on_train = on_train
+        return recovery
+
+    @property
+    def pacer(self) -> Pacer:
+        pacer: object = self._pacer
+        assert isinstance(pacer, Pacer)
+        return pacer
+
+    @property
+    def smoothed_rtt(self) -> float:
+        """Seconds; the initial guess before the first sample."""
+        return self._rtt_smoothed if self._rtt_initialized else self._rtt_initial
+
+    @property
+    def is_probing(self) -> bool:
+        """A probe timeout has fired and nothing has been acknowledged since."""
+        return self._pto_count > 0
+
+    def get_loss_detection_time(self, *, amplification_limited: bool = False) -> float | None:
+        due = super().get_loss_detection_time(amplification_limited=amplification_limited)
+        if due is None or self._pto_count == 0 or self._get_loss_space() is not None:
+            return due
+        return min(due, self._time_of_last_sent_ack_eliciting_packet + MAX_PROBE_INTERVAL)
+
+    def on_train_sent(self, train: SentTrain, space: QuicPacketSpace) -> None:
+        """Account for a train that has just been built."""
+        self.trains.append(train)
+        space.ack_eliciting_in_flight += train.packets
+        self._time_of_last_sent_ack_eliciting_packet = train.sent_time
+        self._cc.on_packet_sent(packet=train)  # type: ignore[arg-type]
+
+    def on_ack_received(
+        self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
+    ) -> None:
+        largest = ack_rangeset.bounds().stop - 1
+        if space.is_application_data and self.trains:
+            acked = self.trains.take_acknowledged(ack_rangeset)
+            if acked:
+                space.largest_acked_packet = max(space.largest_acked_packet, largest)
+                self._acknowledge(acked, largest, ack_delay, now, space)
+        if space.sent_packets and next(iter(space.sent_packets)) <= largest:
+            super().on_ack_received(
+                ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+            )
+
+    def _acknowledge(
+        self,
+        acked: Sequence[SentTrain],
+        largest: int,
+        ack_delay: float,
+        now: float,
+        space: QuicPacketSpace,
+    ) -> None:
+        for train in acked:
+            space.ack_eliciting_in_flight -= train.packets
+            self._cc.on_packet_acked(now=now, packet=train)  # type: ignore[arg-type]
+            self.on_train(train, True)
+        newest = acked[-1]
+        if newest.end - 1 == largest:
+            self._sample_rtt(now, now - newest.sent_time, ack_delay)
+        self._detect_loss(now=now, space=space)
+        if self.peer_completed_address_validation:
+            self._pto_count = 0
+
+    def _sample_rtt(self, now: float, latest: float, ack_delay: float) -> None:
+        """RFC 9002 section 5."""
+        ack_delay = min(ack_delay, self.max_ack_delay)
+        self._rtt_latest = max(latest, _MIN_RTT)
+        self._rtt_min = min(self._rtt_min, self._rtt_latest)
+        if self._rtt_latest > self._rtt_min + ack_delay:
+            self._rtt_latest -= ack_delay
+        if self._rtt_initialized:
+            difference = abs(self._rtt_smoothed - self._rtt_latest)
+            self._rtt_variance += (difference - self._rtt_variance) / 4
+            self._rtt_smoothed += (self._rtt_latest - self._rtt_smoothed) / 8
+        else:
+            self._rtt_initialized = True
+            self._rtt_first_sample_time = now
+            self._rtt_variance = latest / 2
+            self._rtt_smoothed = latest
+        self._cc.on_rtt_measurement(now=now, rtt=latest)
+        self._update_pacer()
+
+    def _update_pacer(self) -> None:
+        self._pacer.update_rate(
+            congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed
+        )
+
+    def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
+        super()._detect_loss(now=now, space=space)
+        if not space.is_application_data or not self.trains:
+            return
+        rtt = (
+            max(self._rtt_latest, self._rtt_smoothed)
+            if self._rtt_initialized
+            else (self._rtt_initial)
+        )
+        delay = K_TIME_THRESHOLD * rtt
+        lost, oldest_sent = self.trains.take_lost(
+            space.largest_acked_packet, K_PACKET_THRESHOLD, now - delay
+        )
+        if oldest_sent is not None:
+            due = oldest_sent + delay
+            space.loss_time = due if space.loss_time is None else min(space.loss_time, due)
+        if lost:
+            self._lose(lost, now, space)
+
+    def _lose(self, lost: Sequence[SentTrain], now: float, space: QuicPacketSpace) -> None:
+        packets: Sequence[Sent] = lost
+        self._cc.on_packets_lost(now=now, packets=packets)  # type: ignore[arg-type]
+        if self._is_persistent(lost):
+            self._cc.on_persistent_congestion()
+        self._update_pacer()
+        for train in lost:
+            space.ack_eliciting_in_flight -= train.packets
+            self.on_train(train, False)
+
+    def _is_persistent(self, lost: Sequence[SentTrain]) -> bool:
+        """RFC 9002 section 7.6.2; a gap in numbers may hide an acknowledgement and ends a run."""
+        if not self._rtt_initialized:
+            return False
+        duration = self.get_probe_timeout() * K_PERSISTENT_CONGESTION_THRESHOLD
+        start, expected = float("inf"), -1
+        for train in lost:
+            if train.number != expected or train.sent_time <= self._rtt_first_sample_time:
+                start = train.sent_time
+            elif train.sent_time - start > duration:
+                return True
+            expected = train.end
+        return False
+
+    def reschedule_data(self, *, now: float, speed_up_handshake: bool = False) -> None:
+        oldest = self.trains.oldest
+        if oldest is None or speed_up_handshake or self._has_older_packet(oldest):
+            super().reschedule_data(now=now, speed_up_handshake=speed_up_handshake)
+            return
+        # A probe carries the oldest data again (RFC 9002 section 6.2.4). As in aioquic the packet
+        # counts as gone, but not as a sign of congestion.
+        train = self.trains.take_first(1)
+        assert train is not None
+        for space in self.spaces:
+            if space.is_application_data:
+                space.ack_eliciting_in_flight -= train.packets
+        self._cc.on_packets_expired(packets=[train])  # type: ignore[list-item]
+        self.on_train(train, False)
+        self._send_probe()
+
+    def _has_older_packet(self, oldest: SentTrain) -> bool:
+        return any(
+            packet.is_crypto_packet
+            or (packet.is_ack_eliciting and packet.packet_number < oldest.number)
+            for space in self.spaces
+            for packet in space.sent_packets.values()
+        )
+
+    def discard_space(self, space: QuicPacketSpace) -> None:
+        if space.is_application_data:
+            self.trains.clear()
+        super().discard_space(space)
