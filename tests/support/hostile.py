@@ -54,7 +54,7 @@ class Watch:
             self._refuse(f"look-up of {args[0]!r}")
 
     def _created(self, made: object) -> None:
-        if isinstance(made, socket.socket):
+        if isinstance(made, SOCKET):
             self.sockets.add(made)
 
     def _refuse(self, what: str) -> None:
@@ -86,7 +86,7 @@ def is_local_name(host: object) -> bool:
 def stays_here(sock: object, address: object) -> bool:
     """Whether a datagram or connection from `sock` to `address` cannot leave this machine."""
     internet = (socket.AF_INET, socket.AF_INET6)
-    if not isinstance(sock, socket.socket) or sock.family not in internet:
+    if not isinstance(sock, SOCKET) or sock.family not in internet:
         return True
     if not isinstance(address, tuple):  # sendmsg on a socket whose connect has been judged
         return True
@@ -122,6 +122,7 @@ sys.addaudithook(_WATCH.audit)
 CLONE_NEWNET = 0x4000_0000  # sched.h
 SIOCSIFFLAGS = 0x8914  # linux/sockios.h
 IFF_UP = 1
+SOCKET = socket.socket  # a test may put something else in its place
 
 
 def enter_own_network() -> bool:

@@ -261,7 +261,9 @@ async def _both(one: Callable[[], Awaitable[None]], other: Callable[[], Awaitabl
 async def serve_udp(stream: Stream, host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     # A plain socket: asyncio's datagram transport drops empty datagrams without a word.
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
+    ) as sock:
         sock.setblocking(False)
         sock.connect((host, port))
         await stream.write_message(accepted=True)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.support.hostile import is_local_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,7 @@ filterwarnings=error
 """
 
 INNER = """
-import asyncio, socket
+import asyncio, contextlib, socket
 import pytest
 
 @pytest.fixture
@@ -91,7 +92,8 @@ def test_passes_later_too():
 
 @pytest.mark.netns
 def test_passes_in_a_namespace_of_its_own(udp):
-    udp.connect(("192.0.2.1", 9))  # sends nothing
+    with contextlib.suppress(OSError):  # the kernel may have no route, the guard has no word
+        udp.connect(("192.0.2.1", 9))
 
 def test_fails_for_a_skip():
     pytest.skip("no sshd here")

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("iroh", reason="needs the iroh package, which has no wheel for this platform")
 
 from tests.support import iroh_driver as driver
-from tests.support.servers import tcp_echo, udp_echo
+from tests.support.sockets import UdpTarget, echo_server
 
 pytestmark = pytest.mark.interop
 TOKEN = "iabcdefghijklmnopg"
@@ -23,15 +23,14 @@ async def server() -> AsyncIterator[driver.Server]:
 
 async def test_a_megabyte_comes_back_unchanged_over_tcp(server: driver.Server) -> None:
     payload = os.urandom(1_000_000)
-    async with tcp_echo() as port:
-        source = f"tcp://127.0.0.1:{port}"
+    async with echo_server() as target:
         async with await driver.Client.connect(server.endpoint_id, server.address) as client:
             assert (await client.authenticate(TOKEN))["accepted"] is True
-            stream, answer = await client.request(source)
+            stream, answer = await client.request(target.url)
             assert answer["accepted"] is True
             count, digest = await driver.send_and_hash(stream, payload)
     assert (count, digest) == (len(payload), hashlib.sha256(payload).hexdigest())
-    assert server.requests == [source]
+    assert server.requests == [target.url]
 
 
 async def test_a_wrong_token_is_answered_and_the_connection_closed(server: driver.Server) -> None:
@@ -42,13 +41,13 @@ async def test_a_wrong_token_is_answered_and_the_connection_closed(server: drive
 
 
 async def test_datagrams_come_back_with_their_boundaries_over_udp(server: driver.Server) -> None:
-    async with udp_echo() as port:
-        source = f"udp://127.0.0.1:{port}"
-        async with await driver.Client.connect(server.endpoint_id, server.address) as client:
-            await client.authenticate(TOKEN)
-            stream, answer = await client.request(source)
-            assert answer["accepted"] is True
-            for data in (b"one", b"", os.urandom(9000)):
-                await stream.write_datagram(data)
-                assert await stream.read_datagram() == data
-            await stream.send.finish()
+    target = UdpTarget()
+    async with await driver.Client.connect(server.endpoint_id, server.address) as client:
+        await client.authenticate(TOKEN)
+        stream, answer = await client.request(target.url)
+        assert answer["accepted"] is True
+        for data in (b"one", b"", os.urandom(9000)):
+            await stream.write_datagram(data)
+            assert await stream.read_datagram() == data
+        await stream.send.finish()
+    target.close()
