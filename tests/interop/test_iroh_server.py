@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("iroh", reason="needs the iroh package, which has no wheel for this platform")
+iroh = pytest.importorskip("iroh", reason="needs iroh, which has no wheel for this platform")
 
 from tests.support import iroh_driver as driver
 from tests.support.servers import client_of, our_client, running
@@ -129,7 +129,7 @@ async def test_a_wrong_token_ends_the_client_with_status_3(
 async def test_a_server_with_another_key_is_not_spoken_to(
     server: driver.Server, tokens: Path
 ) -> None:
-    other = driver.iroh.SecretKey.generate().public().to_bytes().hex()
+    other = iroh.SecretKey.generate().public().to_bytes().hex()
     command = client_of(other, server.address, tokens)
     options = ("-s", "tcp://127.0.0.1:9", "-t", "127.0.0.1:0", "--no-reconnect")
     async with running(*command, *options) as program:

@@ -73,7 +73,7 @@ class Program:
             yield line
 
     async def event(self, name: str) -> dict[str, Any]:
-        """The next event of this name that one of our programs prints under `--json`."""
+        """The next event of this name (a pattern) that one of our programs prints with `--json`."""
         found = await self.line(rf'^\{{"event": ?"{name}"')
         return dict(json.loads(found.string))
 
@@ -185,13 +185,13 @@ async def our_server(folder: Path, *options: str) -> AsyncIterator[OurServer]:
 @asynccontextmanager
 async def our_client(client: Sequence[str], *options: str) -> AsyncIterator[list[int]]:
     """`tunnel-rs client` (see `client_of`), connected; yields the ports that it listens on."""
-    listeners = sum(option in ("-t", "--target", "--socks5") for option in options)
+    awaited = sum(option in ("-t", "--target", "--socks5") for option in options) + 1
     async with running(*client, "--json", *options) as program:
         ports = []
-        for _ in range(listeners):
-            address = (await program.event("listening"))["address"]
-            ports.append(int(address.rpartition(":")[2]))
-        await program.event("tunnel_up")
+        for _ in range(awaited):
+            event = await program.event("(?:listening|tunnel_up)")
+            if event["event"] == "listening":
+                ports.append(int(event["address"].rpartition(":")[2]))
         async with _draining(program):
             yield ports
 
