@@ -9,9 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
-iroh = pytest.importorskip("iroh", reason="needs iroh, which has no wheel for this platform")
-
 from tests.support import iroh_driver as driver
 from tests.support.servers import client_of, our_client, running
 from tests.support.sockets import TcpTarget, UdpTarget, connect, echo_server, read_to_eof, send
@@ -129,7 +126,7 @@ async def test_a_wrong_token_ends_the_client_with_status_3(
 async def test_a_server_with_another_key_is_not_spoken_to(
     server: driver.Server, tokens: Path
 ) -> None:
-    other = iroh.SecretKey.generate().public().to_bytes().hex()
+    other = driver.fresh_endpoint_id()
     command = client_of(other, server.address, tokens)
     options = ("-s", "tcp://127.0.0.1:9", "-t", "127.0.0.1:0", "--no-reconnect")
     async with running(*command, *options) as program:

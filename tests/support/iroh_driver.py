@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-import iroh
+import pytest
+
+try:
+    import iroh
+except ImportError:
+    pytest.skip("needs iroh, which has no wheel for this platform", allow_module_level=True)
+
+IrohError = iroh.IrohError
 
 ALPN = b"multi-forward/1"
 VERSION = 3
@@ -39,6 +46,11 @@ async def bind(*, secret: bytes | None = None, alpns: tuple[bytes, ...] = ()) ->
         alpns=list(alpns),
     )
     return await iroh.Endpoint.bind(options)
+
+
+def fresh_endpoint_id() -> str:
+    """An EndpointId that nobody listens under."""
+    return iroh.SecretKey.generate().public().to_bytes().hex()
 
 
 def socket_address(endpoint: iroh.Endpoint) -> str:

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-pytest.importorskip("iroh", reason="needs the iroh package, which has no wheel for this platform")
-
 from tests.support import iroh_driver as driver
 from tests.support.sockets import UdpTarget, echo_server
 
