@@ -14,6 +14,7 @@ programs are more at the end than at the beginning.
 import argparse
 import asyncio
 import hashlib
+import math
 import os
 import random
 import signal
@@ -93,7 +94,9 @@ class Load:
     """Exchanges that a cut link ended: expected, and counted."""
     wrong: list[str] = field(default_factory=list)
     """What must never happen."""
-    last_cut: float = -1000.0
+    cut_began: float = math.inf
+    cut_over: float = -math.inf
+    """When the tunnel had come back after the last cut; infinite until it has."""
 
     async def keep(self, exchange: Callable[[], Awaitable[str]]) -> None:
         """Do it again and again until the load is over."""
@@ -103,7 +106,7 @@ class Load:
                 async with asyncio.timeout(BACK_WITHIN):
                     self.done[await exchange()] += 1
             except EXPECTED as error:
-                if self.last_cut < began - BACK_WITHIN:
+                if began > self.cut_over or time.monotonic() < self.cut_began:
                     self.wrong.append(f"{error!r} with the link up")
                 self.interrupted += 1
                 await asyncio.sleep(0.5)
@@ -283,10 +286,10 @@ async def run(given: argparse.Namespace, load: Load, watched: list[Observed]) ->
 async def cut(load: Load) -> None:
     """Swallow everything for a while, then see that the tunnel comes back."""
     load.cable.cut = True
-    load.last_cut = time.monotonic()
+    load.cut_began, load.cut_over = time.monotonic(), math.inf
     await asyncio.sleep(CUT)
     load.cable.cut = False
-    load.last_cut = back_again = time.monotonic()
+    back_again = time.monotonic()
     while True:
         try:
             async with asyncio.timeout(BACK_WITHIN):
@@ -298,6 +301,7 @@ async def cut(load: Load) -> None:
             await asyncio.sleep(0.5)
         else:
             load.done["reconnect"] += 1
+            load.cut_over = time.monotonic()
             return
 
 
