@@ -17,8 +17,8 @@ from tunnel_rs.proto.lan_discovery import (
     MAX_PEERS,
     TAU,
     Found,
-    LanDiscovery,
     LookupEnded,
+    SwarmMember,
     Where,
     is_dialable,
 )
@@ -47,25 +47,23 @@ def addresses_of(packet: bytes) -> tuple[SocketAddr, ...]:
     return message[0].addresses
 
 
-def found_in(machine: LanDiscovery) -> list[SocketAddr]:
+def found_in(machine: SwarmMember) -> list[SocketAddr]:
     found = (event for event in machine.events() if isinstance(event, Found))
     return [address for event in found for address in event.addresses]
 
 
 def announcer(
     addresses: Sequence[SocketAddr] = (ADDRESS,), uniform: Callable[[], float] = lambda: 0.5
-) -> LanDiscovery:
+) -> SwarmMember:
     """A machine that announces ID and has said so at time 0.02, at the latest."""
-    machine = LanDiscovery(uniform)
+    machine = SwarmMember(uniform)
     machine.announce(ID, lambda: addresses, 0.0)
     machine.handle_timer(0.02)
     return machine
 
 
-def seeker(
-    uniform: Callable[[], float] = lambda: 0.5, timeout: float | None = None
-) -> LanDiscovery:
-    machine = LanDiscovery(uniform)
+def seeker(uniform: Callable[[], float] = lambda: 0.5, timeout: float | None = None) -> SwarmMember:
+    machine = SwarmMember(uniform)
     machine.start_lookup(ID, 0.0, timeout)
     return machine
 
@@ -194,7 +192,7 @@ def test_without_addresses_nothing_is_said() -> None:
 
 def test_an_attribute_that_is_too_long_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="longer than 255 bytes"):
-        LanDiscovery(lambda: 0.5).announce(ID, lambda: [], 0.0, user_data="x" * 300)
+        SwarmMember(lambda: 0.5).announce(ID, lambda: [], 0.0, user_data="x" * 300)
 
 
 # Looking up
@@ -233,7 +231,7 @@ def test_once_something_is_found_a_lookup_asks_at_the_slow_pace() -> None:
 
 
 def test_a_lookup_knows_what_was_heard_a_moment_ago_but_still_asks() -> None:
-    machine = LanDiscovery(lambda: 0.5)
+    machine = SwarmMember(lambda: 0.5)
     machine.receive(announced(ID, ADDRESS), SERVER_IP, 10.0)
     handle = machine.start_lookup(ID, 11.0)
     assert machine.events() == [Found(handle, ID, (ADDRESS,))]
@@ -241,14 +239,14 @@ def test_a_lookup_knows_what_was_heard_a_moment_ago_but_still_asks() -> None:
 
 
 def test_a_peer_expires_after_three_intervals() -> None:
-    machine = LanDiscovery(lambda: 0.5)
+    machine = SwarmMember(lambda: 0.5)
     machine.receive(announced(ID, ADDRESS), SERVER_IP, 10.0)
     machine.start_lookup(ID, 10.0 + 3 * TAU + 0.01)
     assert machine.events() == []
 
 
 def test_an_address_that_is_no_longer_announced_expires_though_its_peer_does_not() -> None:
-    machine = LanDiscovery(lambda: 0.5)
+    machine = SwarmMember(lambda: 0.5)
     machine.receive(announced(ID, SocketAddr(SERVER_IP, 1)), SERVER_IP, 10.0)
     machine.receive(announced(ID, SocketAddr(SERVER_IP, 2)), SERVER_IP, 12.0)
     machine.start_lookup(ID, 12.5)
@@ -285,7 +283,7 @@ def test_two_lookups_of_one_id_are_served_both_and_end_apart() -> None:
 
 
 def test_more_lookups_than_a_question_can_name_ask_everybody() -> None:
-    machine = LanDiscovery(lambda: 0.5)
+    machine = SwarmMember(lambda: 0.5)
     for number in range(mdns.MAX_HINTS + 1):
         machine.start_lookup(an_id(number), 0.0)
     assert machine.outgoing()[-1].data == QUERY
@@ -390,7 +388,7 @@ def test_the_address_a_packet_came_from_is_told_first() -> None:
 
 
 def test_the_number_of_peers_and_addresses_remembered_is_bounded() -> None:
-    machine = LanDiscovery(lambda: 0.5)
+    machine = SwarmMember(lambda: 0.5)
     for number in range(MAX_PEERS + 10):
         machine.receive(announced(an_id(number), ADDRESS), SERVER_IP, 1.0)
     for port in range(1, 40):
@@ -416,7 +414,7 @@ def test_the_number_of_peers_and_addresses_remembered_is_bounded() -> None:
 def test_whatever_comes_timers_lie_ahead_and_output_is_bounded(
     packets: list[tuple[bytes, str, float]],
 ) -> None:
-    machine = LanDiscovery(lambda: 0.5)
+    machine = SwarmMember(lambda: 0.5)
     machine.announce(ID, lambda: [ADDRESS], 0.0)
     machine.start_lookup(an_id(2), 0.0, 30.0)
     now = 0.0
@@ -499,12 +497,12 @@ class Wire:
         self.rng = random.Random(seed)
         self.loss = loss
         self.now = 0.0
-        self.members: list[tuple[str, LanDiscovery | RustMember]] = []
+        self.members: list[tuple[str, SwarmMember | RustMember]] = []
         self.sent: Counter[str] = Counter()
         self._flying: list[tuple[float, int, int, bytes, str]] = []
         self._order = count()
 
-    def join(self, member: LanDiscovery | RustMember) -> None:
+    def join(self, member: SwarmMember | RustMember) -> None:
         self.members.append((f"192.0.2.{len(self.members) + 1}", member))
 
     def flush(self) -> None:
@@ -544,14 +542,14 @@ class Wire:
 
 def join_announcers(wire: Wire, number: int) -> None:
     for n in range(number):
-        machine = LanDiscovery(wire.rng.random)
+        machine = SwarmMember(wire.rng.random)
         address = SocketAddr(f"192.0.2.{len(wire.members) + 1}", 4444)
         machine.announce(an_id(100 + n), lambda address=address: [address], wire.now)  # type: ignore[misc]
         wire.join(machine)
 
 
 def time_to_find(wire: Wire, endpoint_id: EndpointId) -> float:
-    machine = LanDiscovery(wire.rng.random)
+    machine = SwarmMember(wire.rng.random)
     wire.join(machine)
     began = wire.now
     machine.start_lookup(endpoint_id, began)
@@ -596,7 +594,7 @@ def test_a_lookup_in_vain_draws_a_bounded_number_of_packets(peers: int) -> None:
     join_announcers(wire, peers)
     wire.run(5.0)
     wire.sent.clear()
-    machine = LanDiscovery(wire.rng.random)
+    machine = SwarmMember(wire.rng.random)
     wire.join(machine)
     machine.start_lookup(ID, wire.now, 10.0)
     wire.run(20.0)

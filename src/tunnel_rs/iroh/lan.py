@@ -41,7 +41,7 @@ class LanDiscovery:
     ) -> None:
         self._report = report
         self._port = port
-        self._machine = lan_discovery.LanDiscovery(uniform)
+        self._machine = lan_discovery.SwarmMember(uniform)
         self._groups = MulticastGroups(
             self._received,
             changed=self._network_changed,

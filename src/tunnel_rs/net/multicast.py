@@ -19,7 +19,7 @@ MDNS_PORT = 5353
 GROUP_V4 = "224.0.0.251"
 GROUP_V6 = "ff02::fb"
 
-RESCAN_INTERVAL = 10.0
+RESCAN_INTERVAL = 5.0
 """Seconds between looks at the interfaces; a new look-up also looks."""
 
 MAX_SOCKETS = 32

@@ -19,6 +19,7 @@ from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, from_sock_addr
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Engine, ResetTokens, Train
+from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.quic_packets import (
     Kind,
     Stray,
@@ -96,6 +97,7 @@ class QuicEndpoint:
         self.identity = identity
         self._settings = settings
         self._accepting = accept
+        self._engine = FastEngine if settings.fast_path else Engine
         self._alpn = alpn
         self._loop = asyncio.get_running_loop()
         self._faces: list[Face] = []
@@ -125,7 +127,7 @@ class QuicEndpoint:
     ) -> QuicConnection:
         """Begin a handshake with `peer` at all `candidates` (at least one) at once. Await its
         `handshaken`; add what is found later with `add_candidate`."""
-        engine = Engine.client(
+        engine = self._engine.client(
             settings,
             self.identity,
             self._reset_tokens,
@@ -304,7 +306,7 @@ class QuicEndpoint:
             if original_or_none is None:
                 return None
             original, retry_source = original_or_none, stray.destination
-        engine = Engine.server(
+        engine = self._engine.server(
             self._settings,
             self.identity,
             self._reset_tokens,

@@ -121,7 +121,7 @@ def _is_loopback(ip: str) -> bool:
     return ip_address(ip).is_loopback
 
 
-class LanDiscovery:
+class SwarmMember:
     """One member of the swarm on the local network.
 
     `uniform`: returns a random float in [0, 1). `now` is in seconds on any steady clock, never

@@ -45,3 +45,6 @@ class TransportSettings:
 
     max_streams: int = 256
     """Streams a peer may have open at a time, when it dialled us."""
+
+    fast_path: bool = True
+    """Seal and open established stream traffic as trains; off, aioquic does all of it."""
