@@ -24,6 +24,10 @@ import pytest
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """Debian keeps servers out of the PATH of ordinary users."""
 
+SOURCES = Path(__file__).resolve().parents[2] / "src"
+ENVIRONMENT = os.environ | {"PATH": PATH, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(SOURCES)}
+"""Our own programs run from this tree, installed or not."""
+
 READY_WITHIN = 20.0
 """Seconds a program has to say that it is ready, on a busy machine."""
 
@@ -107,7 +111,7 @@ async def running(*command: str | Path, ready: str | None = None) -> AsyncIterat
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         limit=MAX_OUTPUT,
-        env=os.environ | {"PATH": PATH, "PYTHONUNBUFFERED": "1"},
+        env=ENVIRONMENT,
     )
     program = Program(Path(command[0]).name, process)
     try:
@@ -126,7 +130,7 @@ async def output_of(*command: str | Path, within: float = 30, stdin: bytes | Non
         stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"PATH": PATH},
+        env=ENVIRONMENT,
     )
     try:
         async with asyncio.timeout(within):
