@@ -49,7 +49,7 @@ async def test_openssh_by_a_proxy_command_without_a_listener(
 ) -> None:
     async with servers.sshd(tmp_path) as sshd:
         source = ("-s", f"tcp://127.0.0.1:{sshd.port}", "--stdio")
-        proxy = "exec " + " ".join([*server.client, *source])
+        proxy = " ".join([*server.client, *source])
         ssh = (find("ssh"), *sshd.options, f"-oProxyCommand={proxy}", sshd.login)
         assert (
             await output_of(*ssh, "cat; echo done", stdin=b"x" * 200_000)
