@@ -24,6 +24,7 @@ _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
         "_handle_stream_frame": ("context", "frame_type", "buf"),
         "_idle_timeout": (),
         "_initialize": ("peer_cid",),
+        "_parse_transport_parameters": ("data", "from_session_ticket"),
         "_replenish_connection_ids": (),
         "_unblock_streams": ("is_unidirectional",),
         "_write_ack_frame": ("builder", "space", "now"),
