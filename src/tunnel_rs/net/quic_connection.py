@@ -53,7 +53,7 @@ class QuicConnection:
         self._paused: dict[QuicStream, None] = {}
         self._finished: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
+        self._timer_due = 0.0  # kept here: what uvloop returns for a due call cannot tell it
         self._closed_by_us: tuple[int, str] | None = None
         self._end: asyncio.Future[Exception] = self._loop.create_future()
         self.handshaken: asyncio.Future[None] = self._loop.create_future()
@@ -280,7 +280,8 @@ class QuicConnection:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            self._timer, self._timer_due = self._loop.call_at(due, self._on_timer), due
+            self._timer = self._loop.call_at(due, self._on_timer)
+            self._timer_due = due
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -480,6 +480,9 @@ class Engine(StreamScheduler):
         for connection_id in self._host_cids:
             if connection_id.sequence_number not in known:
                 _set_reset_token(connection_id, self._reset_tokens)
+                # aioquic tells only when the frame has been written, which is after the shell has
+                # looked; a peer that uses the id at once would be taken for a stranger.
+                self._events.append(events.ConnectionIdIssued(connection_id=connection_id.cid))
 
 
 def _set_reset_token(connection_id: QuicConnectionId, tokens: ResetTokens) -> None:
