@@ -10,6 +10,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from aioquic.quic.packet import QuicProtocolVersion, encode_quic_retry
@@ -18,7 +19,14 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, from_sock_addr
-from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Engine, ResetTokens, Train
+from tunnel_rs.proto.engine import (
+    CONNECTION_ID_LENGTH,
+    DATAGRAM_SIZE,
+    Address,
+    Engine,
+    ResetTokens,
+    Train,
+)
 from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.quic_packets import (
     Kind,
@@ -41,6 +49,9 @@ MAX_HANDSHAKES = 256
 RETRY_ABOVE = 64
 """Handshakes in progress above which newcomers must prove their address first."""
 MAX_UNACCEPTED = 64
+LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
+"""What Ethernet carries, with room for PPPoE and the like."""
+LARGEST_ON_LOOPBACK = 16_384
 _STRAY_ANSWERS_PER_SECOND = 100
 _MAX_HELD_TRAINS = 256
 
@@ -58,6 +69,9 @@ class Face(Protocol):
 
     def text(self, address: Address) -> str:
         """The address for people."""
+
+    def largest_datagram(self, address: Address) -> int:
+        """The largest UDP payload worth probing for."""
 
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
@@ -83,6 +97,11 @@ class UdpFace:
 
     def close(self) -> None:
         self.socket.close()
+
+    def largest_datagram(self, address: Any) -> int:
+        if ip_address(address[0].partition("%")[0]).is_loopback:
+            return LARGEST_ON_LOOPBACK
+        return LARGEST_ON_IPV6 if self._ipv6 else LARGEST_ON_IPV4
 
     def validates(self, address: Address) -> bool:
         return True
@@ -135,6 +154,7 @@ class QuicEndpoint:
             alpn=self._alpn,
             candidates=candidates,
             now=self._loop.time(),
+            largest_datagram=self._largest_datagram,
         )
         connection = self._register(engine, lambda _: None)
         self.schedule_flush(connection)
@@ -208,6 +228,10 @@ class QuicEndpoint:
                 return face
         return None
 
+    def _largest_datagram(self, address: Address) -> int:
+        face = self._face(address)
+        return face.largest_datagram(address) if face is not None else DATAGRAM_SIZE
+
     def add_connection_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         ids = self._ids.get(connection)
         if ids is not None:
@@ -240,7 +264,8 @@ class QuicEndpoint:
         while start < size:
             wanted = destination_id(train[start:])
             end = start + segment_size
-            while end < size and destination_id(train[end:]) == wanted:
+            # Long headers have their version where short ones have the id: they never match.
+            while end < size and train[end + 1 : end + 1 + CONNECTION_ID_LENGTH] == wanted:
                 end += segment_size
             part = train[start:end]
             connection = self._by_id.get(wanted)
@@ -313,6 +338,7 @@ class QuicEndpoint:
             alpn=self._alpn,
             original_destination_connection_id=original,
             retry_source_connection_id=retry_source,
+            largest_datagram=self._largest_datagram,
         )
         connection = self._register(engine, self._arrived)
         self.add_connection_id(connection, stray.destination)

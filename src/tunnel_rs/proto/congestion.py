@@ -34,7 +34,7 @@ class Sent(Protocol):
     def sent_time(self) -> float | None: ...
 
 
-class _WindowControl(QuicCongestionControl):
+class WindowControl(QuicCongestionControl):
     """What both controllers share: slow start with HyStart++, recovery periods, usage."""
 
     beta = 1.0
@@ -47,6 +47,12 @@ class _WindowControl(QuicCongestionControl):
         self._round_start = 0.0
         self._peak = self._previous_peak = 0
         self._acked_at = 0.0
+
+    def set_datagram_size(self, size: int) -> None:
+        """Datagrams are larger or smaller from now on; the limits counted in them follow."""
+        self.max_datagram_size = size
+        least = K_INITIAL_WINDOW * size if self.ssthresh is None else self.minimum_window
+        self.congestion_window = max(self.congestion_window, least)
 
     @property
     def minimum_window(self) -> int:
@@ -129,7 +135,7 @@ class _WindowControl(QuicCongestionControl):
         """For `elapsed` seconds the application was the limit."""
 
 
-class NewReno(_WindowControl):
+class NewReno(WindowControl):
     """RFC 9002 section 7.3, appendix B."""
 
     beta = _RENO_BETA
@@ -147,7 +153,7 @@ class NewReno(_WindowControl):
         self._acked = 0
 
 
-class Cubic(_WindowControl):
+class Cubic(WindowControl):
     """RFC 9438. Windows are kept in bytes; the cubic function counts segments."""
 
     beta = _CUBIC_BETA

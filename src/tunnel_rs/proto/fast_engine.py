@@ -56,10 +56,10 @@ class FastEngine(Engine):
 
     # Sending
 
-    def trains(self, now: float) -> list[Train]:
+    def _packets(self, now: float) -> list[Train]:
         self._schedule_ack(now)
         if not self._can_send_trains():
-            return super().trains(now)
+            return super()._packets(now)
         trains: list[Train] = []
         if self._work:
             trains = self._stream_trains(now)
@@ -67,10 +67,9 @@ class FastEngine(Engine):
             if trains and not self._ack_eliciting_sent_since_receipt:
                 self._ack_eliciting_sent_since_receipt = True
                 self._close_at = now + self._idle_timeout()
-                self._silent_since = now
         if not self._work or self._has_slow_work(now):
             pacing_at = self._pacing_at
-            trains += super().trains(now)
+            trains += super()._packets(now)
             self._pacing_at = pacing_at if self._work else self._pacing_at
         return trains
 
