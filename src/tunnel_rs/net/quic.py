@@ -6,7 +6,6 @@ the connections have to say afterwards leaves in one flush.
 """
 
 import asyncio
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -54,9 +53,6 @@ LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
 LARGEST_ON_LOOPBACK = 16_384
 _STRAY_ANSWERS_PER_SECOND = 100
 _MAX_HELD_TRAINS = 256
-
-logging.getLogger("quic").addHandler(logging.NullHandler())
-logging.getLogger("quic").propagate = False
 
 
 class Face(Protocol):
