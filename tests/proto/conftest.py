@@ -9,7 +9,6 @@ from tests.support.engines import PAIRS, Network
 
 from tunnel_rs.proto.transport_settings import TransportSettings
 
-
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 

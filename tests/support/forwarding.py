@@ -9,7 +9,6 @@ from typing import Any
 from tests.support.memory_link import MemoryLink, MemoryStream, Sizes, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import until
-
 from tunnel_rs.forward.client import ForwardClient
 from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.forward.server import ForwardServer

@@ -1,7 +1,6 @@
 """A stream receiver that writes down what it is called with."""
 
 from tests.support.memory_link import MemoryStream
-
 from tunnel_rs.net.link import StreamReceiver
 
 

@@ -16,6 +16,9 @@ Batch = list[tuple[bytes, Address]]
 MAX_BATCH = 64
 """Datagrams read per wake-up; more would keep other sockets waiting."""
 
+RECEIVE_BUFFER = 1 << 20
+"""Bytes asked of the kernel (it may give less) for bursts that come while the loop is busy."""
+
 _MAX_DATAGRAM = 65_535
 
 
@@ -26,6 +29,7 @@ class DatagramSocket:
         self._socket = sock
         self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._loop.add_reader(sock, self._readable)
 
     def send(self, payload: bytes, address: Address | None = None) -> bool:

@@ -7,7 +7,6 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 
 import hashlib
 import hmac
-import ssl
 from collections.abc import Callable, Hashable, Iterable
 
 from aioquic import tls
@@ -66,6 +65,7 @@ _MAX_CRYPTO = 65_536
 """Most handshake bytes of a peer at each encryption level; aioquic keeps up to 16 MiB of an
 unfinished TLS message."""
 _MAX_REASON = 256
+_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
 _MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
 _CIPHER_SUITES = [
     tls.CipherSuite.AES_128_GCM_SHA256,
@@ -111,7 +111,7 @@ def _configuration(settings: TransportSettings, *, is_client: bool, alpn: str) -
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
         supported_versions=[QuicProtocolVersion.VERSION_1],
-        verify_mode=ssl.CERT_NONE,  # there is no certificate; accept_peer and the proof judge
+        verify_mode=_CERT_NONE,
     )
 
 
@@ -546,6 +546,9 @@ class Engine(StreamScheduler):
         for connection_id in self._host_cids:
             if connection_id.sequence_number not in known:
                 _set_reset_token(connection_id, self._reset_tokens)
+                # aioquic tells only when the frame has been written, which is after the shell has
+                # looked; a peer that uses the id at once would be taken for a stranger.
+                self._events.append(events.ConnectionIdIssued(connection_id=connection_id.cid))
 
 
 def _set_reset_token(connection_id: QuicConnectionId, tokens: ResetTokens) -> None:
