@@ -19,8 +19,11 @@ from tests.support.engines import (
     SERVER_IDENTITY,
     TOKENS,
     Network,
-    Peer,
+    ending,
+    exchange,
     forged,
+    open_stream,
+    payload,
     varint,
 )
 
@@ -35,45 +38,6 @@ from tunnel_rs.proto.transport_settings import CongestionController, TransportSe
 FLOW_CONTROL_ERROR, STREAM_LIMIT_ERROR, STREAM_STATE_ERROR = 0x3, 0x4, 0x5
 FINAL_SIZE_ERROR, FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION = 0x6, 0x7, 0xA
 CRYPTO_BUFFER_EXCEEDED = 0xD
-
-
-def payload(size: int, seed: int = 0) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
-def open_stream(peer: Peer) -> int:
-    stream = peer.engine.open_stream()
-    assert stream is not None
-    return stream
-
-
-def exchange(network: Network, size: int, *, streams: int = 1, seconds: float = 120.0) -> None:
-    """Send `size` bytes each way on each of `streams` streams at once, and check each byte."""
-    client, server = network.client, network.server
-    assert server is not None
-    up = {open_stream(client): payload(size, i) for i in range(streams)}
-    for stream, data in up.items():
-        client.engine.write(stream, data, True)
-    answers: dict[int, bytes] = {}
-
-    def answer() -> bool:
-        for stream in up:
-            if stream in server.received and stream not in answers:
-                answers[stream] = payload(size, stream + 1000)
-                server.engine.write(stream, answers[stream], True)
-        done = set(up)
-        return done <= server.ended and done <= client.ended
-
-    network.run(seconds, answer)
-    network.flush()
-    for stream, data in up.items():
-        assert server.received[stream] == data
-        assert client.received[stream] == answers[stream]
-
-
-def ending(peer: Peer | None) -> tuple[int, str]:
-    assert peer is not None and peer.engine.ending is not None
-    return peer.engine.ending.error_code, peer.engine.ending.reason_phrase
 
 
 # Handshake
