@@ -80,6 +80,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_handshake_done_pending",
         "_host_cids",
         "_is_client",
+        "_local_ack_delay_exponent",
         "_local_max_data",
         "_local_max_streams_bidi",
         "_local_max_streams_uni",
