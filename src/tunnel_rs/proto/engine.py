@@ -134,6 +134,8 @@ class Engine(StreamScheduler):
         self._datagrams_after_close = 0
         self._peer_checked = False
         self.was_closed_by_peer = False
+        self.timed_out = False
+        """Ended because nothing was heard from the peer."""
         self.refused_peer: EndpointId | None = None
         """A key the other side showed and `accept_peer` did not want."""
 
@@ -311,6 +313,7 @@ class Engine(StreamScheduler):
             self._close_repeat_due = False
             return _as_trains(self._close_datagrams)
         if self._state in _ENDED or not self._has_work(now):
+            self._pacing_at = None  # what was to be paced may have been reset
             return []
         closing = self._close_pending
         datagrams = self.datagrams_to_send(now)
@@ -352,9 +355,11 @@ class Engine(StreamScheduler):
         silence = self._settings.silence_timeout
         if silence is not None and self._silent_since is not None:
             if now >= self._silent_since + silence:
+                self.timed_out = True
                 self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
                 return
         super().handle_timer(now)
+        self.timed_out = self.is_terminated
         if self._keep_alive_at is not None and now >= self._keep_alive_at:
             self._keep_alive_at = now + self._keep_alive
             self.send_ping(0)

@@ -68,6 +68,8 @@ class FastEngine(Engine):
                 self._ack_eliciting_sent_since_receipt = True
                 self._close_at = now + self._idle_timeout()
                 self._silent_since = now
+        else:
+            self._pacing_at = None  # what was to be paced may have been reset
         if not self._work or self._has_slow_work(now):
             pacing_at = self._pacing_at
             trains += super().trains(now)

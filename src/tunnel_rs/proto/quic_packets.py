@@ -106,8 +106,8 @@ def refusal(stray: Stray, reason: str) -> bytes:
 
 def stateless_reset(datagram: memoryview, tokens: ResetTokens, noise: bytes) -> bytes | None:
     """Answer a packet of a connection we do not have (RFC 9000 section 10.3). `noise` holds at
-    least 27 random bytes. None when the packet is too small to answer."""
+    least 26 random bytes. None when the packet is too small to answer."""
     if len(datagram) < _MIN_RESET_TRIGGER:
         return None
     token = tokens.token(destination_id(datagram))
-    return bytes([0x40 | noise[0] & 0x3F]) + noise[1:27] + token
+    return bytes([0x40 | noise[0] & 0x3F]) + noise[1:26] + token
