@@ -14,6 +14,7 @@ HERE = SocketAddr("127.0.0.1", 22)
 SOURCE = SourceUrl.parse("tcp://localhost:22")
 
 EXAMPLES: list[Report] = [
+    reports.ServerStarting(PEER, 2, ("127.0.0.0/8",), (), "tunnel-rs client"),
     reports.ServerReady(PEER, (HERE,), ("LAN",)),
     reports.ClientAuthenticated(PEER, "127.0.0.1:1"),
     reports.ClientRefused(None, "127.0.0.1:1", "auth_failed"),

@@ -16,6 +16,17 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerStarting(Report):
+    """What a server is going to serve. `client_command` is what a user types to reach it."""
+
+    endpoint_id: EndpointId
+    auth_tokens: int
+    allowed_tcp: tuple[str, ...]
+    allowed_udp: tuple[str, ...]
+    client_command: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerReady(Report):
     """The server can be reached. `ways` are words for people: addresses, "LAN", relay URLs."""
 

@@ -190,6 +190,31 @@ async def test_finishing_sends_the_answer_and_ends_both_directions() -> None:
     await until(lambda: not server.streams and not server.other.streams)
 
 
+async def test_a_late_end_of_an_auth_stream_is_not_answered_with_a_stop() -> None:
+    server, stream = await opened()
+    stream.write(REQUEST)
+    far = Recorder(stream)
+    dialogue, theirs = await accepted(server)
+    await dialogue.receive()
+    dialogue.finish(SourceResponse(True), stop=False)
+    await until(lambda: far.events == ["eof"])
+    stream.write_eof()
+    await until(lambda: far.lost == [None])
+    assert far.events == ["eof"]
+
+
+async def test_more_than_the_end_of_an_auth_stream_is_answered_with_a_stop() -> None:
+    server, stream = await opened()
+    stream.write(REQUEST)
+    far = Recorder(stream)
+    dialogue, theirs = await accepted(server)
+    await dialogue.receive()
+    dialogue.finish(SourceResponse(True), stop=False)
+    stream.write(bytes(100))
+    await until(lambda: far.events == ["eof", "stop 0"])
+    assert theirs.unconsumed == 0
+
+
 async def test_abandoning_resets_the_stream() -> None:
     server, stream = await opened()
     stream.write(REQUEST)

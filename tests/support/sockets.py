@@ -49,7 +49,11 @@ async def connect(address: tuple[str, int]) -> socket.socket:
     """A connected non-blocking TCP socket."""
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, address)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -118,9 +122,12 @@ async def echo_server() -> AsyncIterator[TcpTarget]:
     target = TcpTarget()
 
     async def echo(sock: socket.socket) -> None:
-        while data := await asyncio.get_running_loop().sock_recv(sock, 65536):
-            await send(sock, data)
-        sock.shutdown(socket.SHUT_WR)
+        try:
+            while data := await asyncio.get_running_loop().sock_recv(sock, 65536):
+                await send(sock, data)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # that client is gone; others stay
 
     async def serve() -> None:
         async with asyncio.TaskGroup() as group:

@@ -10,6 +10,12 @@ from tunnel_rs.errors import LinkClosedError, ProtocolError, StreamResetError
 from tunnel_rs.net.link import ByteStream, StreamReceiver
 from tunnel_rs.proto.messages import Message, MessageDecoder, encode
 
+DONE = 0
+AUTH_FAILED = 1
+AUTH_TIMEOUT = 2
+"""Application close codes of a link, sent with the reasons `done`, `auth_failed` and
+`auth_timeout` (spec `tunnel-protocol.md`, "Auth")."""
+
 STREAM_DONE = 0
 """Stop and reset code of streams that end because nothing more is wanted on them."""
 
@@ -62,8 +68,9 @@ class Dialogue(StreamReceiver):
             receiver.connection_lost(self._error)
         self.stream.set_receiver(receiver)
 
-    def finish(self, message: Message | None = None) -> None:
-        """Send `message` and EOF, and read no more. Idempotent."""
+    def finish(self, message: Message | None = None, *, stop: bool = True) -> None:
+        """Send `message` and EOF, and read no more. Idempotent. Without `stop` the peer is told so
+        only if it sends more, not when its EOF is merely late."""
         if self._finished:
             return
         self._finished = True
@@ -73,7 +80,7 @@ class Dialogue(StreamReceiver):
             if message is not None:
                 self.send(message)
             self.stream.write_eof()
-            if not self._eof and self._reset is None:
+            if stop and not self._eof and self._reset is None:
                 self.stream.stop(STREAM_DONE)
 
     def abandon(self) -> None:
@@ -90,6 +97,7 @@ class Dialogue(StreamReceiver):
         self._unconsumed += len(data)
         if self._finished:
             self._consume_but(0)
+            self.stream.stop(STREAM_DONE)
         elif self._message.done():
             self._early += data
         else:

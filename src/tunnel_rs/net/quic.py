@@ -10,6 +10,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from tunnel_rs.errors import LinkClosedError
@@ -17,7 +18,14 @@ from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, from_sock_addr
 from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.admission import BUSY, Admission, Newcomer
-from tunnel_rs.proto.engine import Address, Engine, ResetTokens, Train
+from tunnel_rs.proto.engine import (
+    CONNECTION_ID_LENGTH,
+    DATAGRAM_SIZE,
+    Address,
+    Engine,
+    ResetTokens,
+    Train,
+)
 from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.quic_packets import destination_id
 from tunnel_rs.proto.raw_keys import Identity
@@ -30,6 +38,9 @@ MAX_UNACCEPTED = 64
 """Connections that wait for `accept`; beyond it newcomers are closed again."""
 MAX_HELD_TRAINS = 256
 """Trains that wait for a full face; beyond it they are lost, as on a congested path."""
+LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
+"""What Ethernet carries, with room for PPPoE and the like."""
+LARGEST_ON_LOOPBACK = 16_384
 
 logging.getLogger("quic").addHandler(logging.NullHandler())
 logging.getLogger("quic").propagate = False
@@ -48,6 +59,9 @@ class Face(Protocol):
 
     def error(self, address: Address) -> str:
         """Why nothing could be sent there; empty when nothing is known."""
+
+    def largest_datagram(self, address: Address) -> int:
+        """The largest UDP payload worth probing for."""
 
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
@@ -77,6 +91,11 @@ class UdpFace:
     def close(self) -> None:
         self.socket.close()
 
+    def largest_datagram(self, address: Any) -> int:
+        if ip_address(address[0].partition("%")[0]).is_loopback:
+            return LARGEST_ON_LOOPBACK
+        return LARGEST_ON_IPV6 if self._ipv6 else LARGEST_ON_IPV4
+
     def validates(self, address: Address) -> bool:
         return True
 
@@ -94,6 +113,7 @@ class QuicEndpoint:
         self._loop = asyncio.get_running_loop()
         self._faces: list[Face] = []
         self._by_id: dict[bytes, QuicConnection] = {}
+        self._dialled: dict[QuicConnection, None] = {}
         self._ids: dict[QuicConnection, set[bytes]] = {}
         self._touched: dict[QuicConnection, None] = {}
         self._flush_scheduled = False
@@ -127,8 +147,10 @@ class QuicEndpoint:
             alpn=self._alpn,
             candidates=candidates,
             now=self._loop.time(),
+            largest_datagram=self._largest_datagram,
         )
         connection = self._register(engine, lambda _: None)
+        self._dialled[connection] = None
         self.schedule_flush(connection)
         return connection
 
@@ -207,6 +229,10 @@ class QuicEndpoint:
                 return face
         return None
 
+    def _largest_datagram(self, address: Address) -> int:
+        face = self._face(address)
+        return face.largest_datagram(address) if face is not None else DATAGRAM_SIZE
+
     def add_connection_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         ids = self._ids.get(connection)
         if ids is not None:
@@ -222,6 +248,7 @@ class QuicEndpoint:
         for connection_id in self._ids.pop(connection, ()):
             self._by_id.pop(connection_id, None)
         self._touched.pop(connection, None)
+        self._dialled.pop(connection, None)
         if connection in self._accepted:
             self._accepted.remove(connection)
         self._end_handshake(connection)
@@ -241,7 +268,8 @@ class QuicEndpoint:
         while start < size:
             wanted = destination_id(train[start:])
             end = start + segment_size
-            while end < size and destination_id(train[end:]) == wanted:
+            # Long headers have their version where short ones have the id: they never match.
+            while end < size and train[end + 1 : end + 1 + CONNECTION_ID_LENGTH] == wanted:
                 end += segment_size
             part = train[start:end]
             connection = self._by_id.get(wanted)
@@ -278,6 +306,8 @@ class QuicEndpoint:
         face = self._face(address)
         if face is None or self._closed:
             return None
+        if (connection := self._forgotten_by_peer(datagram)) is not None:
+            return connection
         verdict = self._admission.judge(
             datagram,
             address,
@@ -292,6 +322,15 @@ class QuicEndpoint:
             self.send_trains([(verdict, len(verdict), address)])
         return None
 
+    def _forgotten_by_peer(self, datagram: memoryview) -> QuicConnection | None:
+        """The dialled connection that a stateless reset belongs to. Those that others dialled end
+        by their timeouts: to look at them all for each datagram of a flood costs too much."""
+        data = bytes(datagram) if self._dialled else b""
+        for connection in self._dialled:
+            if connection.engine.is_stateless_reset(data):
+                return connection
+        return None
+
     def _welcome(self, newcomer: Newcomer) -> QuicConnection:
         engine = self._engine.server(
             self._settings,
@@ -300,6 +339,7 @@ class QuicEndpoint:
             alpn=self._alpn,
             original_destination_connection_id=newcomer.original,
             retry_source_connection_id=newcomer.retry_source,
+            largest_datagram=self._largest_datagram,
         )
         connection = self._register(engine, self._arrived)
         self.add_connection_id(connection, newcomer.destination)

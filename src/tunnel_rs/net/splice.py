@@ -120,7 +120,9 @@ class Splice(StreamReceiver):
         self._reason = ""
 
     def abort(self, reason: str) -> None:
-        """End both directions at once with resets."""
+        """End both directions at once with resets. Does nothing once the splice has ended."""
+        if self._on_end is None:
+            return
         self._fail(reason)
         self._abort_stream(CONNECTION_RESET)
         self._local.abort()
@@ -145,6 +147,8 @@ class Splice(StreamReceiver):
             self._close_when_done()
 
     def reset_received(self, code: int) -> None:
+        if not self._incoming:
+            return
         self._fail("the peer reset the connection")
         self._incoming = False
         self._abort_stream(code)
@@ -169,7 +173,7 @@ class Splice(StreamReceiver):
         self._local.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if error is not None:
+        if error is not None and self._on_end is not None:
             self._fail(str(error))
             self._outgoing = self._incoming = False
             self._local.abort()

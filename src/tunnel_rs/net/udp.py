@@ -6,6 +6,7 @@ where the kernel can, and falls back at run time where it cannot.
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
@@ -106,6 +107,7 @@ class UdpSocket:
                 sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            _forbid_fragments(sock, family)
             sock.bind(sock_addr(address))
         except OSError as exc:
             sock.close()
@@ -278,6 +280,19 @@ class UdpSocket:
             self._send_apart(*rest)
         if self._rest is None and self._sink is not None:
             self._sink.writable()
+
+
+def _forbid_fragments(sock: socket.socket, family: int) -> None:
+    """QUIC probes what a path carries; its datagrams must not be fragmented (RFC 9000 section
+    14). Where the option is not known, probing only finds less than it could."""
+    ipv6 = family == socket.AF_INET6
+    level = socket.IPPROTO_IPV6 if ipv6 else socket.IPPROTO_IP
+    # Linux: MTU_DISCOVER = PMTUDISC_PROBE; macOS and Windows: DONTFRAG.
+    known = {"linux": (23 if ipv6 else 10, 3), "darwin": (62 if ipv6 else 28, 1), "win32": (14, 1)}
+    if sys.platform in known:
+        option, value = known[sys.platform]
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)
 
 
 def _remember(memory: dict[SockAddr, T], address: SockAddr, value: T) -> None:

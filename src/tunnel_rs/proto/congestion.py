@@ -34,7 +34,7 @@ class Sent(Protocol):
     def sent_time(self) -> float | None: ...
 
 
-class _WindowControl(QuicCongestionControl):
+class WindowControl(QuicCongestionControl):
     """What both controllers share: slow start with HyStart++, recovery periods, usage."""
 
     beta = 1.0
@@ -47,6 +47,12 @@ class _WindowControl(QuicCongestionControl):
         self._round_start = 0.0
         self._peak = self._previous_peak = 0
         self._acked_at = 0.0
+
+    def set_datagram_size(self, size: int) -> None:
+        """Datagrams are larger or smaller from now on; the limits counted in them follow."""
+        self.max_datagram_size = size
+        least = K_INITIAL_WINDOW * size if self.ssthresh is None else self.minimum_window
+        self.congestion_window = max(self.congestion_window, least)
 
     @property
     def minimum_window(self) -> int:
@@ -129,7 +135,7 @@ class _WindowControl(QuicCongestionControl):
         """For `elapsed` seconds the application was the limit."""
 
 
-class NewReno(_WindowControl):
+class NewReno(WindowControl):
     """RFC 9002 section 7.3, appendix B."""
 
     beta = _RENO_BETA
@@ -147,7 +153,7 @@ class NewReno(_WindowControl):
         self._acked = 0
 
 
-class Cubic(_WindowControl):
+class Cubic(WindowControl):
     """RFC 9438. Windows are kept in bytes; the cubic function counts segments."""
 
     beta = _CUBIC_BETA
@@ -159,6 +165,7 @@ class Cubic(_WindowControl):
         self._reno_window = 0.0
         self._k = 0.0
         self._epoch = 0.0
+        self._has_curve = True
         self._srtt = 0.02
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
@@ -176,8 +183,11 @@ class Cubic(_WindowControl):
         self._k = max(0.0, segments / _CUBIC_C) ** (1 / 3)
         self._epoch = now
         self._reno_window = self.congestion_window
+        self._has_curve = True
 
     def _avoid_congestion(self, now: float, acked: int) -> None:
+        if not self._has_curve:
+            self._begin_curve(now)
         window = self.congestion_window
         share = acked / window
         alpha = 1.0 if self._reno_window >= self._prior else _CUBIC_ALPHA
@@ -189,7 +199,14 @@ class Cubic(_WindowControl):
 
     def on_persistent_congestion(self) -> None:
         super().on_persistent_congestion()
-        self._window_max = self._reno_window = self.congestion_window
+        self._has_curve = False
+
+    def _begin_curve(self, now: float) -> None:
+        """RFC 9438 section 4.8: after a timeout the curve starts flat, where slow start ended."""
+        self._window_max = self._reno_window = self._prior = self.congestion_window
+        self._k = 0.0
+        self._epoch = now
+        self._has_curve = True
 
     def _stood_still(self, elapsed: float) -> None:
         self._epoch += elapsed

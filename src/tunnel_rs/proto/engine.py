@@ -7,19 +7,31 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 
 import hashlib
 import hmac
-import ssl
 from collections.abc import Callable, Hashable, Iterable
 
 from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnectionId, QuicConnectionState, QuicReceiveContext
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
+from aioquic.quic.connection import (
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicConnectionState,
+    QuicReceiveContext,
+)
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    QuicPacketType,
+    QuicProtocolVersion,
+    pull_quic_transport_parameters,
+)
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 
 from tunnel_rs.proto import aioquic_contract
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
+from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.raw_keys import (
     Identity,
     check_client_offer,
@@ -43,8 +55,16 @@ DATAGRAM_SIZE = 1200
 STRANGER_WINDOW = 65_536
 """Connection window of a peer that has not been authenticated by the application yet."""
 
+LargestDatagram = Callable[[Address], int]
+"""The largest UDP payload worth probing for towards an address."""
+
+_LARGEST_DATAGRAM = 65_527
 _MAX_TRAIN = 60_000
 _MAX_SEGMENTS = 60
+_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
+_MAX_CRYPTO = 65_536
+"""Most handshake bytes of a peer at each encryption level; aioquic keeps up to 16 MiB of an
+unfinished TLS message."""
 _MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
 _CIPHER_SUITES = [
     tls.CipherSuite.AES_128_GCM_SHA256,
@@ -74,6 +94,10 @@ class ResetTokens:
         return hmac.digest(self._key, connection_id, "sha256")[:16]
 
 
+def _smallest(_: Address) -> int:
+    return DATAGRAM_SIZE
+
+
 def _configuration(settings: TransportSettings, *, is_client: bool, alpn: str) -> QuicConfiguration:
     return QuicConfiguration(
         alpn_protocols=[alpn],
@@ -86,7 +110,7 @@ def _configuration(settings: TransportSettings, *, is_client: bool, alpn: str) -
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
         supported_versions=[QuicProtocolVersion.VERSION_1],
-        verify_mode=ssl.CERT_NONE,  # there is no certificate; accept_peer and the proof judge
+        verify_mode=_CERT_NONE,
     )
 
 
@@ -102,6 +126,7 @@ class Engine(StreamScheduler):
         reset_tokens: ResetTokens,
         *,
         accept_peer: Callable[[EndpointId], bool],
+        largest_datagram: LargestDatagram,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
     ) -> None:
@@ -125,6 +150,10 @@ class Engine(StreamScheduler):
         if not self._is_client:
             first = self._host_cids[0]
             first.stateless_reset_token = reset_tokens.token(first.cid)
+        self._largest_datagram = largest_datagram
+        self._mtu = MtuDiscovery()
+        self._mtu_address: Address = None
+        self._peer_largest_datagram = _LARGEST_DATAGRAM
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
@@ -132,7 +161,6 @@ class Engine(StreamScheduler):
         self._close_datagrams: list[tuple[bytes, Address]] = []
         self._close_repeat_due = False
         self._datagrams_after_close = 0
-        self._peer_checked = False
         self.was_closed_by_peer = False
         self.timed_out = False
         """Ended because nothing was heard from the peer."""
@@ -150,11 +178,19 @@ class Engine(StreamScheduler):
         alpn: str,
         candidates: Iterable[Address],
         now: float,
+        largest_datagram: LargestDatagram = _smallest,
     ) -> "Engine":
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
         configuration.server_name = server_name(peer)
-        engine = cls(configuration, settings, identity, reset_tokens, accept_peer=peer.__eq__)
+        engine = cls(
+            configuration,
+            settings,
+            identity,
+            reset_tokens,
+            accept_peer=peer.__eq__,
+            largest_datagram=largest_datagram,
+        )
         engine._candidates = dict.fromkeys(candidates)
         engine.connect(next(iter(engine._candidates)), now)
         return engine
@@ -169,6 +205,7 @@ class Engine(StreamScheduler):
         alpn: str,
         original_destination_connection_id: bytes,
         retry_source_connection_id: bytes | None = None,
+        largest_datagram: LargestDatagram = _smallest,
     ) -> "Engine":
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
@@ -180,6 +217,7 @@ class Engine(StreamScheduler):
             identity,
             reset_tokens,
             accept_peer=lambda _: True,
+            largest_datagram=largest_datagram,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )
@@ -265,7 +303,7 @@ class Engine(StreamScheduler):
             return
         for start in range(0, len(train), segment_size):
             datagram = bytes(train[start : start + segment_size])
-            if self._is_stateless_reset(datagram):
+            if self.is_stateless_reset(datagram):
                 self.was_closed_by_peer = True
                 self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
                 return
@@ -275,21 +313,15 @@ class Engine(StreamScheduler):
         if not self._ack_eliciting_sent_since_receipt:
             self._silent_since = None
             self._keep_alive_at = now + self._keep_alive
-        if self._handshake_complete and not self._peer_checked:
-            self._check_peer()
 
     @property
     def _keep_alive(self) -> float:
         return min(self._settings.keep_alive, self._idle_timeout() / 3)
 
-    def _check_peer(self) -> None:
-        self._peer_checked = True
-        if proven_peer(self.tls) is None:
-            code = QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required
-            self.close(error_code=code, reason_phrase="a raw public key is required")
-
-    def _is_stateless_reset(self, datagram: bytes) -> bool:
-        """RFC 9000 section 10.3.1; only tokens of the peer's current id are compared."""
+    def is_stateless_reset(self, datagram: bytes) -> bool:
+        """Whether the peer says with it that it has forgotten this connection (RFC 9000 section
+        10.3.1). It comes under a made-up connection id. Only the token of the peer's id in use is
+        compared."""
         token = self._peer_cid.stateless_reset_token
         return (
             bool(token)
@@ -312,20 +344,71 @@ class Engine(StreamScheduler):
         if self._close_repeat_due:
             self._close_repeat_due = False
             return _as_trains(self._close_datagrams)
-        if self._state in _ENDED or not self._has_work(now):
+        if self._state in _ENDED:
+            return []
+        trains = self._packets(now)
+        if self._handshake_confirmed and not self.is_closing:
+            trains += self._mtu_probe(now)
+        if self._ack_eliciting_sent_since_receipt and self._silent_since is None:
+            self._silent_since = now
+        if self._candidates and trains:
+            self._first_flight = trains
+            return [(data, size, to) for to in self._candidates for data, size, _ in trains]
+        return trains
+
+    def _packets(self, now: float) -> list[Train]:
+        """All packets that may leave now, but path MTU probes."""
+        if not self._has_work(now):
             self._pacing_at = None  # what was to be paced may have been reset
             return []
         closing = self._close_pending
         datagrams = self.datagrams_to_send(now)
         if closing:
             self._close_datagrams = datagrams
-        if self._ack_eliciting_sent_since_receipt and self._silent_since is None:
-            self._silent_since = now
-        trains = _as_trains(datagrams)
-        if self._candidates:
-            self._first_flight = trains
-            return [(data, size, to) for to in self._candidates for data, size, _ in trains]
-        return trains
+        return _as_trains(datagrams)
+
+    def _mtu_probe(self, now: float) -> list[Train]:
+        """A probe for a larger datagram size, when one is due. It is outside congestion control
+        (RFC 9000 section 14.4)."""
+        if self._mtu_address != self.address:
+            self._mtu_address = self.address
+            wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
+            self._mtu.restart(wanted)
+            self._use_datagram_size()
+        size = self._mtu.next_probe(now)
+        if size is None:
+            return []
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            spin_bit=self._spin_bit,
+            version=self._version or QuicProtocolVersion.VERSION_1,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
+        builder.start_frame(
+            QuicFrameType.PING, handler=self._on_mtu_probe_delivery, handler_args=(size,)
+        )
+        builder._datagram_needs_padding = True
+        datagrams, packets = builder.flush()
+        self._packet_number = builder.packet_number
+        for packet in packets:
+            packet.in_flight = False
+            packet.sent_time = now
+            self._loss.on_packet_sent(packet=packet, space=self._spaces[tls.Epoch.ONE_RTT])
+        return [(datagram, len(datagram), self.address) for datagram in datagrams]
+
+    def _on_mtu_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
+        if delivery is not QuicDeliveryState.ACKED:
+            self._mtu.lost(size)
+        elif self._mtu.acknowledged(size):
+            self._use_datagram_size()
+
+    def _use_datagram_size(self) -> None:
+        self._max_datagram_size = self._mtu.size
+        self._recovery.set_datagram_size(self._mtu.size)
 
     def _repeat_close(self) -> None:
         """Answer packets that cross our close with the close, less and less often
@@ -360,6 +443,8 @@ class Engine(StreamScheduler):
                 return
         super().handle_timer(now)
         self.timed_out = self.is_terminated
+        if self._mtu.timed_out(self._recovery.probe_count, now):
+            self._use_datagram_size()
         if self._keep_alive_at is not None and now >= self._keep_alive_at:
             self._keep_alive_at = now + self._keep_alive
             self.send_ping(0)
@@ -383,6 +468,30 @@ class Engine(StreamScheduler):
             check_client_offer(self.tls)
         super()._alpn_handler(alpn_protocol)
 
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        parameters = pull_quic_transport_parameters(Buffer(data=data))
+        if parameters.max_udp_payload_size is not None:
+            self._peer_largest_datagram = parameters.max_udp_payload_size
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        stop = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(start)
+        if stop > _MAX_CRYPTO:
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too long a handshake"
+            )
+        super()._handle_crypto_frame(context, frame_type, buf)
+        if self._handshake_complete and proven_peer(self.tls) is None:
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required,
+                frame_type,
+                "a raw public key is required",
+            )
+
     def _handle_connection_close_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
@@ -395,6 +504,9 @@ class Engine(StreamScheduler):
         for connection_id in self._host_cids:
             if connection_id.sequence_number not in known:
                 _set_reset_token(connection_id, self._reset_tokens)
+                # aioquic tells only when the frame has been written, which is after the shell has
+                # looked; a peer that uses the id at once would be taken for a stranger.
+                self._events.append(events.ConnectionIdIssued(connection_id=connection_id.cid))
 
 
 def _set_reset_token(connection_id: QuicConnectionId, tokens: ResetTokens) -> None:

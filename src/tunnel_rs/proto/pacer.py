@@ -59,6 +59,11 @@ class Pacer:
         if self.rate is not None:
             self._tokens -= n
 
+    def set_datagram_size(self, size: int) -> None:
+        """Bursts are counted in datagrams of `size` bytes from now on."""
+        self._datagram_size = size
+        self._burst = max(self._burst, float(_MIN_BURST_PACKETS * size))
+
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """Follow the congestion window."""
         self.rate = _GAIN * congestion_window / max(smoothed_rtt, _MIN_RTT)

@@ -11,7 +11,7 @@ from aioquic.quic.recovery import (
     QuicPacketSpace,
 )
 
-from tunnel_rs.proto.congestion import Sent
+from tunnel_rs.proto.congestion import Sent, WindowControl
 from tunnel_rs.proto.pacer import Pacer
 from tunnel_rs.proto.sent_trains import SentTrain, SentTrains
 
@@ -55,6 +55,18 @@ class Recovery(QuicPacketRecovery):
     def smoothed_rtt(self) -> float:
         """Seconds; the initial guess before the first sample."""
         return self._rtt_smoothed if self._rtt_initialized else self._rtt_initial
+
+    @property
+    def probe_count(self) -> int:
+        """Probe timeouts in a row."""
+        return self._pto_count
+
+    def set_datagram_size(self, size: int) -> None:
+        """Count windows and bursts in datagrams of `size` from now on."""
+        self.pacer.set_datagram_size(size)
+        control: object = self._cc
+        assert isinstance(control, WindowControl)
+        control.set_datagram_size(size)
 
     @property
     def is_probing(self) -> bool:

@@ -1,0 +1,26 @@
+"""The event loop the programs run in."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop when it is installed; on Windows the selector loop, as we watch sockets ourselves."""
+    if sys.platform != "win32":
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.SelectorEventLoop()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end in a loop of its own, and close it."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)

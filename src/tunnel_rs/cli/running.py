@@ -1,0 +1,174 @@
+"""Run a server or a client from its first report to an orderly end."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Protocol
+
+from tunnel_rs.cli.signals import StopSignals, run_until_signal
+from tunnel_rs.errors import ExitStatus, LinkClosedError, TunnelError
+from tunnel_rs.forward.settings import Network, ServerSettings
+from tunnel_rs.net.link import Link
+from tunnel_rs.net.tasks import ScopeFullError, TaskScope
+from tunnel_rs.reports import Notice, Reporter, ServerReady, ServerStarting
+from tunnel_rs.values import EndpointId, HostPort, SocketAddr, SourceUrl
+from tunnel_rs.values import Protocol as Carried
+
+_CLOSE_TIME = 1.0
+"""Seconds to tell the peers that we go; past it they find out by themselves."""
+
+_MAX_LINKS = 4096
+"""Links served at a time. Those that are not authenticated are limited far below, by the server."""
+
+_BUSY = 3
+"""Application close code for a link above `_MAX_LINKS`."""
+
+_log = logging.getLogger("tunnel_rs")
+
+
+class Closable(Protocol):
+    """What has to be closed in the end, whatever happened."""
+
+    async def close(self, code: int = 0, reason: str = "done") -> None: ...
+
+
+class LinkSource(Closable, Protocol):
+    """Where the links of clients come from."""
+
+    @property
+    def endpoint_id(self) -> EndpointId: ...
+
+    @property
+    def addresses(self) -> tuple[SocketAddr, ...]: ...
+
+    @property
+    def ways(self) -> tuple[str, ...]: ...
+
+    async def accept(self) -> Link:
+        """Raises LinkClosedError once closed."""
+
+
+class LinkServer(Protocol):
+    """What serves them; `close` lets sessions finish and refuses new ones."""
+
+    async def serve(self, link: Link) -> None: ...
+
+    def apply(self, settings: ServerSettings) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Runnable(Protocol):
+    """A client: `close` lets sessions finish."""
+
+    async def run(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+async def run_server(
+    settings: ServerSettings,
+    endpoint: LinkSource,
+    server: LinkServer,
+    report: Reporter,
+    reread: Callable[[], ServerSettings],
+) -> ExitStatus:
+    """Announce the server, serve every link until a signal, and close all.
+
+    `reread` reads the settings again, for SIGHUP; what it raises leaves those in use in place.
+    Returns the exit status.
+    """
+    report(starting(endpoint.endpoint_id, settings))
+    with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
+        addresses = endpoint.addresses
+        ways = (*endpoint.ways, *map(str, addresses))
+        report(ServerReady(endpoint.endpoint_id, addresses, ways))
+        async with TaskScope("links", on_failure=_log_failure, limit=_MAX_LINKS) as links:
+            try:
+                serving = _accept(endpoint, server, links)
+                return await run_until_signal(serving, server.close, signals, report)
+            finally:
+                await _close(endpoint)
+
+
+async def run_client(endpoint: Closable, client: Runnable, report: Reporter) -> ExitStatus:
+    """Run a client until it ends or a signal comes, and close all. Returns the exit status."""
+    with StopSignals() as signals:
+        try:
+            return await run_until_signal(client.run(), client.close, signals, report)
+        finally:
+            await _close(endpoint)
+
+
+def _reload(server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
+    try:
+        settings = reread()
+    except TunnelError as error:
+        report(Notice("warning", f"{error}; the settings in use stay as they are"))
+        return
+    server.apply(settings)
+    tcp, udp = _networks(settings.allowed_tcp), _networks(settings.allowed_udp)
+    text = f"{len(settings.tokens())} token(s), TCP {tcp}, UDP {udp}"
+    report(Notice("info", f"settings read again: {text}"))
+
+
+def _networks(networks: tuple[Network, ...]) -> str:
+    return ", ".join(map(str, networks)) or "nothing"
+
+
+async def _accept(endpoint: LinkSource, server: LinkServer, links: TaskScope) -> None:
+    while True:
+        try:
+            link = await endpoint.accept()
+        except LinkClosedError:
+            return
+        try:
+            links.spawn(server.serve(link), link.peer.short)
+        except ScopeFullError:
+            link.close(_BUSY, "busy")
+
+
+async def _close(endpoint: Closable) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIME):
+            await endpoint.close()
+    except TimeoutError:
+        _log.debug("closing took longer than %s s", _CLOSE_TIME)
+
+
+def _log_failure(name: str, error: Exception) -> None:
+    _log.error("internal error in %s", name, exc_info=error)
+
+
+def starting(endpoint_id: EndpointId, settings: ServerSettings) -> ServerStarting:
+    """What a server says first."""
+    return ServerStarting(
+        endpoint_id,
+        len(settings.tokens()),
+        tuple(map(str, settings.allowed_tcp)),
+        tuple(map(str, settings.allowed_udp)),
+        client_command(endpoint_id, settings),
+    )
+
+
+def client_command(endpoint_id: EndpointId, settings: ServerSettings) -> str:
+    """A client's command for a source that this server allows."""
+    if settings.allowed_tcp:
+        source = SourceUrl(Carried.TCP, HostPort(_sample(settings.allowed_tcp[0]), 22))
+        target = HostPort("127.0.0.1", 2222)
+    else:
+        source = SourceUrl(Carried.UDP, HostPort(_sample(settings.allowed_udp[0]), 53))
+        target = HostPort("127.0.0.1", 5353)
+    return (
+        f"tunnel-rs client --server-node-id {endpoint_id} "
+        f"--source {source} --target {target} --auth-token TOKEN"
+    )
+
+
+def _sample(network: Network) -> str:
+    """An address in `network` that is likely to be somebody's: loopback, or the first host."""
+    for loopback in map(ip_address, ("127.0.0.1", "::1")):
+        if loopback in network:
+            return str(loopback)
+    return str(next(iter(network.hosts()), network.network_address))

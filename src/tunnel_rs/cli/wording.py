@@ -1,0 +1,135 @@
+"""Reports in words: as a line for people, and as a JSON object for programs."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+from tunnel_rs import reports
+from tunnel_rs.reports import Report
+
+
+class Level(IntEnum):
+    """How much a line matters; a console shows those from a level on."""
+
+    DEBUG = 0
+    DETAIL = 1
+    INFO = 2
+    WARNING = 3
+    ERROR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Text for people; `color` is a click colour name or None."""
+
+    level: Level
+    text: str
+    color: str | None = None
+
+
+_NOTICE_LEVELS: Mapping[str, Level] = {
+    "debug": Level.DEBUG,
+    "info": Level.INFO,
+    "warning": Level.WARNING,
+}
+_EVENT_NAMES = {reports.ServerReady: "ready", reports.ServerStarting: "starting"}
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters: a peer may have chosen parts of it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def line(report: Report) -> Line:
+    """What people read about a report. Only a `ServerStarting` has more than one line."""
+    if isinstance(report, reports.ServerStarting):
+        return Line(Level.INFO, _starting(report))
+    if isinstance(report, reports.Notice):
+        return _notice(report)
+    found = _of_server(report) or _of_client(report) or _of_session(report)
+    found = found or Line(Level.DEBUG, repr(report))
+    return Line(found.level, printable(found.text), found.color)
+
+
+def _starting(report: reports.ServerStarting) -> str:
+    lines = [
+        f"EndpointId: {report.endpoint_id}",
+        f"Auth tokens: {report.auth_tokens} token(s) configured",
+        f"Allowed TCP: {', '.join(report.allowed_tcp) or 'nothing'}",
+        f"Allowed UDP: {', '.join(report.allowed_udp) or 'nothing'}",
+        "On the client, with an auth token in place of TOKEN:",
+        f"  {report.client_command}",
+    ]
+    return "\n".join(map(printable, lines))
+
+
+def _notice(report: reports.Notice) -> Line:
+    level = _NOTICE_LEVELS.get(report.level, Level.INFO)
+    prefix = "warning: " if level is Level.WARNING else ""
+    color = {Level.WARNING: "yellow", Level.DEBUG: "bright_black"}.get(level)
+    return Line(level, prefix + printable(report.text), color)
+
+
+def _of_server(report: Report) -> Line | None:
+    match report:
+        case reports.ServerReady(ways=ways):
+            reach = f" (reachable by {', '.join(ways)})" if ways else ""
+            return Line(Level.INFO, f"Waiting for clients to connect...{reach}", "green")
+        case reports.ClientAuthenticated(peer, address):
+            return Line(Level.INFO, f"client {peer.short} at {address}: connected", "green")
+        case reports.ClientRefused(peer, address, reason):
+            who = f"client {peer.short} at {address}" if peer else f"connection from {address}"
+            return Line(Level.WARNING, f"{who}: refused: {reason}", "yellow")
+        case reports.ClientGone(peer, reason):
+            return Line(Level.INFO, f"client {peer.short}: gone: {reason}")
+    return None
+
+
+def _of_client(report: Report) -> Line | None:
+    match report:
+        case reports.Trying(way):
+            return Line(Level.INFO, f"trying {way}")
+        case reports.TunnelUp(peer, way, elapsed):
+            text = f"tunnel to {peer.short} is up by {way} after {elapsed:.2f} s"
+            return Line(Level.INFO, text, "green")
+        case reports.TunnelLost(reason, retry_in):
+            then = "giving up" if retry_in is None else f"trying again in {retry_in:.1f} s"
+            return Line(Level.WARNING, f"tunnel is down: {reason}; {then}", "yellow")
+        case reports.Listening(address, source):
+            leads_to = f"{address} -> {source}" if source else f"{address} (SOCKS5 proxy)"
+            return Line(Level.INFO, f"listening on {leads_to}")
+    return None
+
+
+def _of_session(report: Report) -> Line | None:
+    match report:
+        case reports.SessionOpened(session, source):
+            return Line(Level.DETAIL, f"session {session}: opened to {source}")
+        case reports.SessionClosed(session, source, sent, received, reason):
+            end = f": {reason}" if reason else ""
+            text = f"session {session}: closed to {source}, {sent} B out, {received} B in{end}"
+            return Line(Level.DETAIL, text)
+        case reports.SessionRefused(source, reason):
+            return Line(Level.WARNING, f"request for {source} refused: {reason}", "yellow")
+    return None
+
+
+def event(report: Report) -> str:
+    """A report as one line of JSON: `{"event": name, ...fields}`; names are snake_case."""
+    name = _EVENT_NAMES.get(type(report)) or _snake_case(type(report).__name__)
+    values = {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
+    return json.dumps({"event": name, **values}, separators=(",", ":"))
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value)

@@ -1,0 +1,124 @@
+"""The reference of all options, in Markdown, from the schema.
+
+`python -m tunnel_rs.config.reference >docs/CONFIGURATION.md` writes it anew.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from tunnel_rs.config import schema
+from tunnel_rs.config.option import Option, Role
+from tunnel_rs.errors import ExitStatus
+
+_HEAD = """\
+# Configuration
+
+<!-- Written by `python -m tunnel_rs.config.reference`; change `config/schema.py` instead. -->
+
+Every option of `tunnel-rs server` and `tunnel-rs client`, with its key in a TOML file, its flag on
+the command line and its environment variable.
+
+- A value is taken from the command line, else from the environment, else from the file, else it is
+  the default. A list replaces the whole list of a lower rank; lists are never merged.
+- A file is named by `-c FILE`, or is `~/.config/tunnel-rs/server.toml` (`client.toml`) with
+  `--default-config`; `XDG_CONFIG_HOME` is respected. It begins with `role = "server"` or
+  `role = "client"`, and `mode = "iroh"`.
+- Unknown keys, keys of the other role and values of a wrong type are errors (exit status 6); wrong
+  options on the command line are errors with exit status 2.
+- `~` is expanded in every path. A relative path, also one in a file, is relative to the working
+  directory.
+- `tunnel-rs check-config FILE` checks a file without starting anything, and shows where each value
+  comes from.
+"""
+
+
+_TAIL = """\
+## While a server runs
+
+SIGHUP makes a server read file, environment and token file again, and use the allowed networks, the
+tokens, `max_sessions` and `udp_idle_timeout` found there; open sessions go on. When anything is
+wrong it says so and changes nothing. The other options need a restart. SIGINT and SIGTERM end a
+server or client in order: sessions get 5 seconds to finish; a second signal ends it at once.
+
+## Exit status
+"""
+
+_MEANINGS = {
+    ExitStatus.DONE: "done",
+    ExitStatus.FAILURE: "failure of another kind",
+    ExitStatus.USAGE: "a mistake on the command line",
+    ExitStatus.AUTH_REFUSED: "the server did not accept the token",
+    ExitStatus.PEER_NOT_FOUND: "no way to the server was found",
+    ExitStatus.UNREACHABLE: "the server was not reached, or did not answer in time",
+    ExitStatus.INVALID_CONFIG: "a mistake in a configuration, key or token file or the environment",
+    ExitStatus.INTERRUPTED: "ended by SIGINT (Ctrl-C)",
+    ExitStatus.TERMINATED: "ended by SIGTERM",
+}
+
+
+def reference() -> str:
+    """The whole page."""
+    sections = [*_section(Role.SERVER), *_section(Role.CLIENT), *_exclusions()]
+    return "\n".join([_HEAD, *sections, _TAIL, *_exit_statuses()])
+
+
+def _exit_statuses() -> Iterator[str]:
+    for status in ExitStatus:
+        yield f"- {status.value}: {_MEANINGS[status]}"
+    yield ""
+
+
+def _section(role: Role) -> Iterator[str]:
+    yield f"## {role.capitalize()}\n"
+    yield "| Key in the file | Command line | Environment | Value | Default | Meaning |"
+    yield "|---|---|---|---|---|---|"
+    for option in schema.options_for(role):
+        yield _row(option)
+    yield ""
+
+
+def _row(option: Option[object]) -> str:
+    cells = [
+        _code(option.keys),
+        _code(_flags(option)),
+        _code([option.variable] if option.variable else []),
+        _value(option),
+        _default(option.default),
+        option.doc,
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _code(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words) or "-"
+
+
+def _flags(option: Option[object]) -> list[str]:
+    if option.kind.switch and option.default is True:
+        return [option.flag, f"--no-{option.flag.removeprefix('--')}"]
+    return [f"{flag} {option.metavar}".rstrip() for flag in option.flags]
+
+
+def _value(option: Option[object]) -> str:
+    return option.kind.expected + (", repeatable" if option.kind.repeatable else "")
+
+
+def _default(value: object) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _exclusions() -> Iterator[str]:
+    yield "## What excludes what\n"
+    yield "Two of a row in one source are an error; in two sources the higher rank is used.\n"
+    for exclusion in schema.EXCLUSIONS:
+        both = f"`{exclusion.first.name}` and `{exclusion.second.name}`"
+        together = exclusion.together_on_command_line
+        yield f"- {both}{' (may be combined on the command line)' if together else ''}"
+    yield ""
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

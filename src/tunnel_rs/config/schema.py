@@ -1,0 +1,323 @@
+"""Every option once: its names, how it is written, its default, who may use it, what it means.
+
+The command line, the environment, configuration files, their checks and the reference in
+`docs/CONFIGURATION.md` are all read from `OPTIONS`. To add an option, add a row.
+"""
+
+from pathlib import Path
+
+from tunnel_rs.config import kinds
+from tunnel_rs.config.kinds import ListenAddress
+from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
+from tunnel_rs.forward.settings import Network, Tunnel
+from tunnel_rs.proto.transport_settings import (
+    DEFAULT_WINDOW,
+    MAX_WINDOW,
+    MIN_WINDOW,
+    CongestionController,
+)
+from tunnel_rs.values import EndpointId, HostPort, Secret, SocketAddr, SourceUrl
+
+MODE = "iroh"
+"""The only `mode` of files for the program `tunnel-rs`."""
+
+
+ALLOWED_TCP: Option[tuple[Network, ...]] = Option(
+    "allowed_tcp",
+    kinds.NETWORKS,
+    (),
+    SERVER,
+    "Networks whose TCP ports clients may ask for; none means no TCP.",
+    key="iroh.allowed_sources.tcp",
+    flags=("--allowed-tcp",),
+    metavar="CIDR",
+)
+ALLOWED_UDP: Option[tuple[Network, ...]] = Option(
+    "allowed_udp",
+    kinds.NETWORKS,
+    (),
+    SERVER,
+    "Networks whose UDP ports clients may ask for; none means no UDP.",
+    key="iroh.allowed_sources.udp",
+    flags=("--allowed-udp",),
+    metavar="CIDR",
+)
+AUTH_TOKENS: Option[tuple[Secret[str], ...]] = Option(
+    "auth_tokens",
+    kinds.TOKENS,
+    (),
+    SERVER,
+    "Tokens that clients may show.",
+    key="iroh.auth_tokens",
+    flags=("--auth-tokens",),
+    metavar="TOKEN",
+    variable="TUNNEL_RS_AUTH_TOKENS",
+)
+AUTH_TOKENS_FILE: Option[Path | None] = Option(
+    "auth_tokens_file",
+    kinds.FILE,
+    None,
+    SERVER,
+    "File with one token a line, # begins a comment; read again on SIGHUP.",
+    key="iroh.auth_tokens_file",
+    flags=("--auth-tokens-file",),
+    metavar="FILE",
+    variable="TUNNEL_RS_AUTH_TOKENS_FILE",
+)
+MAX_SESSIONS: Option[int] = Option(
+    "max_sessions",
+    kinds.integer(1, 100_000),
+    100,
+    SERVER,
+    "Most connections and UDP flows forwarded at a time, over all clients.",
+    key="iroh.max_sessions",
+    flags=("--max-sessions",),
+    metavar="N",
+)
+SECRET: Option[Secret[bytes] | None] = Option(
+    "secret",
+    kinds.SECRET_KEY,
+    None,
+    SERVER,
+    "The server's secret key itself; --secret-file keeps it out of the process list.",
+    key="iroh.secret",
+    flags=("--secret",),
+    metavar="BASE64",
+    variable="TUNNEL_RS_SECRET",
+)
+SECRET_FILE: Option[Path | None] = Option(
+    "secret_file",
+    kinds.FILE,
+    None,
+    SERVER,
+    "File with the server's secret key, from `tunnel-rs generate-server-key`.",
+    key="iroh.secret_file",
+    flags=("--secret-file",),
+    metavar="FILE",
+    variable="TUNNEL_RS_SECRET_FILE",
+)
+SERVER_NODE_ID: Option[EndpointId | None] = Option(
+    "server_node_id",
+    kinds.ENDPOINT_ID,
+    None,
+    CLIENT,
+    "EndpointId of the server: 64 hex digits or 52 base32 characters.",
+    key="iroh.server_node_id",
+    flags=("-n", "--server-node-id"),
+    metavar="ID",
+)
+SOURCE: Option[tuple[SourceUrl, ...]] = Option(
+    "source",
+    kinds.SOURCES,
+    (),
+    CLIENT,
+    "What to reach, as seen from the server: tcp://host:port or udp://host:port.",
+    key="iroh.request_source",
+    aliases=("iroh.source",),
+    flags=("-s", "--source"),
+    metavar="URL",
+)
+TARGET: Option[tuple[ListenAddress, ...]] = Option(
+    "target",
+    kinds.LISTEN_ADDRESSES,
+    (),
+    CLIENT,
+    "Where to listen for it: host:port; localhost means IPv4 and IPv6, port 0 any free one.",
+    key="iroh.target",
+    flags=("-t", "--target"),
+    metavar="ADDR",
+)
+TUNNELS: Option[tuple[Tunnel, ...]] = Option(
+    "tunnels",
+    kinds.TUNNELS,
+    (),
+    CLIENT,
+    "Several tunnels over one connection: one [[iroh.tunnels]] table with source and target each.",
+    key="iroh.tunnels",
+)
+SOCKS5: Option[HostPort | None] = Option(
+    "socks5",
+    kinds.HOST_PORT,
+    None,
+    CLIENT,
+    "Listen here as a SOCKS5 proxy (CONNECT and UDP ASSOCIATE), with or without tunnels beside it.",
+    key="iroh.socks5",
+    flags=("--socks5",),
+    metavar="ADDR",
+)
+STDIO: Option[bool] = Option(
+    "stdio",
+    kinds.SWITCH,
+    False,
+    CLIENT,
+    "Forward stdin and stdout instead of listening, for `ssh -o ProxyCommand`.",
+    flags=("--stdio",),
+)
+AUTH_TOKEN: Option[Secret[str] | None] = Option(
+    "auth_token",
+    kinds.TOKEN,
+    None,
+    CLIENT,
+    "Token to show to the server; --auth-token-file keeps it out of the process list.",
+    key="iroh.auth_token",
+    flags=("--auth-token",),
+    metavar="TOKEN",
+    variable="TUNNEL_RS_AUTH_TOKEN",
+)
+AUTH_TOKEN_FILE: Option[Path | None] = Option(
+    "auth_token_file",
+    kinds.FILE,
+    None,
+    CLIENT,
+    "File with the token to show to the server.",
+    key="iroh.auth_token_file",
+    flags=("--auth-token-file",),
+    metavar="FILE",
+    variable="TUNNEL_RS_AUTH_TOKEN_FILE",
+)
+PEER_ADDRS: Option[tuple[SocketAddr, ...]] = Option(
+    "peer_addrs",
+    kinds.PEER_ADDRESSES,
+    (),
+    CLIENT,
+    "A known direct address of the server, tried at once beside discovery.",
+    key="iroh.peer_addrs",
+    flags=("--peer-addr",),
+    metavar="IP:PORT",
+)
+DNS_SERVER: Option[None] = Option(
+    "dns_server",
+    kinds.NO_DISCOVERY,
+    None,
+    BOTH,
+    "`none`: no discovery over the internet; LAN discovery and known addresses stay on.",
+    key="iroh.dns_server",
+    flags=("--dns-server",),
+    metavar="none",
+    hidden=True,
+)
+RECONNECT: Option[bool] = Option(
+    "reconnect",
+    kinds.SWITCH,
+    True,
+    CLIENT,
+    "Connect again when the connection is lost, and keep the listeners open meanwhile.",
+    key="iroh.reconnect",
+    flags=("--reconnect",),
+)
+CONNECT_TIMEOUT: Option[float] = Option(
+    "connect_timeout",
+    kinds.seconds(0.1, 600),
+    10.0,
+    CLIENT,
+    "Seconds that one attempt to reach the server may take.",
+    key="iroh.connect_timeout",
+    flags=("--connect-timeout",),
+    metavar="SECONDS",
+)
+UDP_IDLE_TIMEOUT: Option[float] = Option(
+    "udp_idle_timeout",
+    kinds.seconds(1, 86_400),
+    60.0,
+    BOTH,
+    "Seconds after which a UDP flow without traffic is closed.",
+    key="iroh.udp_idle_timeout",
+)
+BIND: Option[SocketAddr | None] = Option(
+    "bind",
+    kinds.BIND_ADDRESS,
+    None,
+    BOTH,
+    "Local UDP address of the transport; default: any address, IPv4 and IPv6, and a random port.",
+    key="iroh.bind",
+    flags=("--bind",),
+    metavar="IP:PORT",
+)
+CONGESTION: Option[CongestionController] = Option(
+    "congestion_controller",
+    kinds.CONGESTION_CONTROLLER,
+    CongestionController.CUBIC,
+    BOTH,
+    "What limits the sending rate: cubic, or newreno (also written new_reno).",
+    key="iroh.transport.congestion_controller",
+)
+RECEIVE_WINDOW: Option[int] = Option(
+    "receive_window",
+    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
+    DEFAULT_WINDOW,
+    BOTH,
+    "Most bytes of a stream held for a slow reader; costs that much memory per stalled stream.",
+    key="iroh.transport.receive_window",
+)
+SEND_WINDOW: Option[int | None] = Option(
+    "send_window",
+    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
+    None,
+    BOTH,
+    "Most bytes sent and not yet acknowledged on a connection; default: the receive window.",
+    key="iroh.transport.send_window",
+)
+IDLE_TIMEOUT: Option[float] = Option(
+    "idle_timeout",
+    kinds.seconds(5, 86_400),
+    300.0,
+    BOTH,
+    "Seconds without a sign of the peer after which the connection is given up.",
+    key="iroh.transport.idle_timeout",
+)
+
+OPTIONS: tuple[Option[object], ...] = (
+    SERVER_NODE_ID,
+    SOURCE,
+    TARGET,
+    TUNNELS,
+    SOCKS5,
+    STDIO,
+    ALLOWED_TCP,
+    ALLOWED_UDP,
+    AUTH_TOKENS,
+    AUTH_TOKENS_FILE,
+    AUTH_TOKEN,
+    AUTH_TOKEN_FILE,
+    SECRET,
+    SECRET_FILE,
+    MAX_SESSIONS,
+    PEER_ADDRS,
+    BIND,
+    DNS_SERVER,
+    RECONNECT,
+    CONNECT_TIMEOUT,
+    UDP_IDLE_TIMEOUT,
+    CONGESTION,
+    RECEIVE_WINDOW,
+    SEND_WINDOW,
+    IDLE_TIMEOUT,
+)
+
+
+EXCLUSIONS = (
+    Exclusion(AUTH_TOKENS, AUTH_TOKENS_FILE, together_on_command_line=True),
+    Exclusion(AUTH_TOKEN, AUTH_TOKEN_FILE),
+    Exclusion(SECRET, SECRET_FILE),
+    Exclusion(SOURCE, TUNNELS),
+    Exclusion(TARGET, TUNNELS),
+    Exclusion(STDIO, TARGET),
+    Exclusion(STDIO, TUNNELS),
+    Exclusion(STDIO, SOCKS5),
+)
+
+
+_NO_RELAYS = "relays are not available in this version"
+
+REFUSED = (
+    Refused(f"{_NO_RELAYS}; leave it out", key="iroh.relay_urls", flag="--relay-url"),
+    Refused(
+        "not accepted in a file; it is an option of the command line only", key="iroh.relay_only"
+    ),
+    Refused(_NO_RELAYS, flag="--relay-only"),
+)
+
+
+def options_for(role: Role) -> tuple[Option[object], ...]:
+    """The options one side understands, in the order of the table."""
+    return tuple(option for option in OPTIONS if role in option.roles)

@@ -1,0 +1,129 @@
+"""The forwarding client: local listeners, and one link to the server behind them."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from tunnel_rs.errors import TunnelError, UnreachableError, UsageError
+from tunnel_rs.forward.dialogue import DONE
+from tunnel_rs.forward.local_tcp import ClientParts, listen_tcp
+from tunnel_rs.forward.local_udp import listen_udp
+from tunnel_rs.forward.sessions import Sessions
+from tunnel_rs.forward.settings import ClientSettings
+from tunnel_rs.forward.socks import listen_socks
+from tunnel_rs.forward.uplink import Connect, Uplink
+from tunnel_rs.net.resolver import Resolve, SystemResolver
+from tunnel_rs.net.splice import SpliceEnd
+from tunnel_rs.net.stdio import join_stdio
+from tunnel_rs.net.tasks import TaskScope
+from tunnel_rs.reports import Notice, Reporter, silent
+from tunnel_rs.values import Protocol, SourceUrl
+
+DRAIN_TIMEOUT = 5.0
+
+MAX_SESSIONS = 65_536
+"""Forwarded connections and flows at a time; a process runs out of descriptors before."""
+
+
+class ForwardClient:
+    """Forwards what `settings` say until it is closed, or for good reason cannot go on."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        connect: Connect,
+        report: Reporter = silent,
+        *,
+        resolve: Resolve | None = None,
+        random: Callable[[], float] = random.random,
+        stdio: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.sessions = Sessions(report, limit=MAX_SESSIONS)
+        self._settings = settings
+        self._report = report
+        self._resolve = resolve or SystemResolver()
+        self._uplink = Uplink(settings, connect, report, random=random)
+        self._stdio = stdio
+        self._listeners = ExitStack()
+        self._drained = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen, keep the link up, forward. Returns after `close`, or when stdin and stdout are
+        done. Raises what ends it otherwise: LocalError (a listener), AuthRefusedError,
+        WrongPeerError, without reconnecting any loss of the link, and in stdio mode TargetError
+        or UnreachableError. When it ends nothing is left open or running."""
+        if self._settings.stdio and self._settings.stdio.protocol is not Protocol.TCP:
+            raise UsageError(f"stdin and stdout can carry tcp:// only, not {self._settings.stdio}")
+        try:
+            async with TaskScope("client", on_failure=self._task_failed) as tasks:
+                with self._listeners:
+                    await self._open_listeners(tasks)
+                    await self._first_to_end(tasks)
+        finally:
+            self.sessions.abort_all("the client is shutting down")
+            if self._uplink.link is not None:
+                self._uplink.link.close(DONE, "done")
+
+    async def close(self, timeout: float = DRAIN_TIMEOUT) -> None:
+        """Stop listening, let sessions end for at most `timeout` seconds, then let `run` return,
+        which closes the link with code 0 `done`."""
+        self._listeners.close()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.sessions.wait_empty()
+                if self._uplink.link is not None:
+                    await self._uplink.link.drain()
+        except TimeoutError:
+            self._report(Notice("info", f"{len(self.sessions)} session(s) cut off"))
+        self._drained.set()
+
+    async def _open_listeners(self, tasks: TaskScope) -> None:
+        parts = ClientParts(
+            self._settings, self._uplink, self.sessions, tasks, self._resolve, self._report
+        )
+        for tunnel in self._settings.tunnels:
+            if tunnel.source.protocol is Protocol.TCP:
+                self._listeners.callback((await listen_tcp(parts, tunnel)).close)
+            else:
+                self._listeners.callback((await listen_udp(parts, tunnel)).close)
+        if self._settings.socks5 is not None:
+            self._listeners.callback((await listen_socks(parts, self._settings.socks5)).close)
+
+    async def _first_to_end(self, tasks: TaskScope) -> None:
+        ends = [tasks.spawn(self._uplink.run(), "uplink"), tasks.spawn(self._drained.wait(), "end")]
+        if self._settings.stdio is not None:
+            ends.append(tasks.spawn(self._run_stdio(self._settings.stdio), "stdio"))
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _run_stdio(self, source: SourceUrl) -> None:
+        """Forward stdin and stdout to their end."""
+        ended: asyncio.Future[SpliceEnd] = asyncio.get_running_loop().create_future()
+        dialogue = await self._uplink.request(source)
+        session = self.sessions.take(source)
+        if session is None:
+            raise UnreachableError(f"{source}: too many sessions")
+        end_session = session.ended
+
+        def on_end(end: SpliceEnd) -> None:
+            end_session(end)
+            if not ended.done():
+                ended.set_result(end)
+
+        stdin, stdout = self._stdio
+        with session:
+            session.opened()
+            splice = await join_stdio(
+                dialogue.stream, dialogue.hand_over, on_end, stdin=stdin, stdout=stdout
+            )
+            session.abort = splice.abort
+        end = await ended
+        if end.reason:
+            raise UnreachableError(f"{source}: {end.reason}")
+
+    def _task_failed(self, name: str, error: Exception) -> None:
+        # A TunnelError is an expected end that `run` raises; anything else is a fault of ours.
+        if not isinstance(error, TunnelError):
+            self._report(Notice("warning", f"internal error in {name}: {error!r}"))

@@ -1,0 +1,215 @@
+"""The client's one link to the server: dialled, authenticated, replaced when it is lost.
+
+Local connections ask it for streams; while there is no link they wait, within limits.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from tunnel_rs.errors import (
+    AuthRefusedError,
+    LinkClosedError,
+    ProtocolError,
+    StreamResetError,
+    TargetError,
+    TunnelError,
+    UnreachableError,
+)
+from tunnel_rs.forward.dialogue import AUTH_FAILED, DONE, Dialogue
+from tunnel_rs.forward.settings import ClientSettings
+from tunnel_rs.net.link import Link
+from tunnel_rs.proto.backoff import Backoff
+from tunnel_rs.proto.messages import (
+    AuthRequest,
+    SourceRequest,
+    decode_auth_response,
+    decode_source_response,
+)
+from tunnel_rs.reports import Reporter, TunnelLost, TunnelUp
+from tunnel_rs.values import Secret, SourceUrl
+
+Connect = Callable[[], Awaitable[Link]]
+"""Dials the server once. Raises TunnelError; `transient` says whether to try again."""
+
+AUTH_TIMEOUT = 10.0
+"""Seconds the server has to answer our token."""
+
+ANSWER_TIMEOUT = 20.0
+"""Seconds the server has to answer a source request: it resolves a name and tries addresses."""
+
+OPEN_RETRY_DELAYS = (0.1, 0.2, 0.4)
+"""Seconds before each further attempt to open a stream."""
+
+CONNECT_GRACE = 1.0
+"""Seconds beyond the connect timeout: dialling keeps to it itself, and knows better what failed."""
+
+
+async def authenticate(link: Link, token: Secret[str]) -> None:
+    """Show `token` to the server. Raises AuthRefusedError, UnreachableError, ProtocolError or
+    LinkClosedError; the link is left open."""
+    dialogue = Dialogue(await link.open_stream())
+    dialogue.send(AuthRequest(token))
+    dialogue.stream.write_eof()
+    try:
+        async with asyncio.timeout(AUTH_TIMEOUT):
+            response = decode_auth_response(await dialogue.receive())
+    except TimeoutError:
+        raise UnreachableError(f"the server did not answer the token in {AUTH_TIMEOUT:g} s") from (
+            None
+        )
+    except LinkClosedError as error:
+        raise _verdict(error) from None
+    finally:
+        dialogue.finish(stop=False)
+    if not response.accepted:
+        raise AuthRefusedError(_refusal(response.reason or "no reason given"))
+
+
+def _refusal(reason: str) -> str:
+    return f"the server refused our token ({reason}); check the token with the server's operator"
+
+
+def _verdict(error: LinkClosedError) -> TunnelError:
+    """What the end of a link means to a client."""
+    if error.by_peer and error.by_application and error.code == AUTH_FAILED:
+        return AuthRefusedError(_refusal(error.reason))
+    return error
+
+
+class Uplink:
+    """Keeps one authenticated link while `run` runs."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        connect: Connect,
+        report: Reporter,
+        *,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._report = report
+        self._backoff = Backoff(random=random)
+        self._link: Link | None = None
+        self._is_up = asyncio.Event()
+        self._waiting = 0
+
+    async def run(self) -> None:
+        """Connect, and reconnect whenever the link is lost. Ends only by raising: a final error
+        (token refused, another peer answered, or the first loss when not to reconnect)."""
+        while True:
+            error = await self._one_link()
+            final = not error.transient or not self._settings.reconnect
+            delay = None if final else self._backoff.next_delay()
+            self._report(TunnelLost(str(error), delay))
+            if delay is None:
+                raise error
+            await asyncio.sleep(delay)
+
+    async def request(self, source: SourceUrl) -> Dialogue:
+        """A stream on which the server has accepted `source`; `hand_over` it to a receiver.
+
+        Waits for the link to come (back) up. Raises TargetError when the server declines, and
+        UnreachableError when there is no link in time or too many wait for it.
+        """
+        for delay in (*OPEN_RETRY_DELAYS, None):
+            link = await self._current_link()
+            try:
+                return await self._ask(link, source)
+            except LinkClosedError as error:
+                if delay is None:
+                    raise UnreachableError(f"cannot open a stream: {error}") from None
+            await asyncio.sleep(delay)
+        raise AssertionError("unreachable")
+
+    @property
+    def link(self) -> Link | None:
+        """The authenticated link, None while there is none."""
+        return self._link
+
+    async def _one_link(self) -> TunnelError:
+        """Why there is no link (any more), after the attempt to have one."""
+        try:
+            link = await self._establish()
+        except TunnelError as error:
+            return error
+        except OSError as error:
+            return UnreachableError(f"cannot connect: {error.strerror or error}")
+        self._backoff.reset()
+        self._link = link
+        self._is_up.set()
+        try:
+            ended = await link.wait_closed()
+        finally:
+            self._is_up.clear()
+            self._link = None
+            link.close(DONE, "done")
+        if isinstance(ended, LinkClosedError):
+            return _verdict(ended)
+        return ended if isinstance(ended, TunnelError) else UnreachableError(str(ended))
+
+    async def _establish(self) -> Link:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        limit = self._settings.connect_timeout
+        try:
+            async with asyncio.timeout(limit + CONNECT_GRACE):
+                link = await self._connect()
+        except TimeoutError:
+            raise UnreachableError(f"the server did not answer in {limit:g} s") from None
+        try:
+            await authenticate(link, self._settings.auth_token)
+        except BaseException:
+            link.close(DONE, "done")
+            raise
+        link.open_window()
+        self._report(TunnelUp(link.peer, link.address, loop.time() - began))
+        return link
+
+    async def _current_link(self) -> Link:
+        link = self._link
+        if link is not None:
+            return link
+        if self._waiting >= self._settings.max_flows:
+            raise UnreachableError("the tunnel is down, and too many connections wait for it")
+        self._waiting += 1
+        limit = self._settings.pending_timeout
+        try:
+            async with asyncio.timeout(limit):
+                while (link := self._link) is None:
+                    await self._is_up.wait()
+            return link
+        except TimeoutError:
+            raise UnreachableError(f"the tunnel did not come up in {limit:g} s") from None
+        finally:
+            self._waiting -= 1
+
+    async def _ask(self, link: Link, source: SourceUrl) -> Dialogue:
+        """One exchange. Raises LinkClosedError when the link is to blame, else TargetError."""
+        try:
+            async with asyncio.timeout(self._settings.pending_timeout):
+                dialogue = Dialogue(await link.open_stream())
+        except TimeoutError:
+            raise UnreachableError("the server takes no more streams") from None
+        try:
+            dialogue.send(SourceRequest(str(source)))
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                response = decode_source_response(await dialogue.receive())
+        except TimeoutError:
+            dialogue.abandon()
+            raise TargetError(f"the server did not answer in {ANSWER_TIMEOUT:g} s") from None
+        except StreamResetError:
+            dialogue.abandon()
+            raise TargetError("the server broke off the request") from None
+        except ProtocolError as error:
+            dialogue.abandon()
+            raise TargetError(f"the server's answer makes no sense: {error}") from None
+        except BaseException:
+            dialogue.abandon()
+            raise
+        if not response.accepted:
+            dialogue.finish()
+            raise TargetError(response.reason or "the server gave no reason")
+        return dialogue

@@ -1,0 +1,1 @@
+"""Servers for people who run everything themselves: relay and discovery."""

@@ -1,0 +1,45 @@
+import asyncio
+import importlib.util
+import sys
+
+import pytest
+
+from tunnel_rs.cli import event_loop
+
+
+async def loop_type() -> str:
+    return type(asyncio.get_running_loop()).__module__
+
+
+def test_uvloop_is_used_when_it_can_be_imported() -> None:
+    pytest.importorskip("uvloop")
+    assert event_loop.run(loop_type()) == "uvloop"
+
+
+def test_asyncio_will_do_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert event_loop.run(loop_type()).startswith("asyncio")
+
+
+def test_windows_gets_the_selector_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    loop = event_loop.new_event_loop()
+    loop.close()
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+
+
+def test_the_result_is_returned_and_errors_are_raised() -> None:
+    async def fail() -> None:
+        raise KeyError("x")
+
+    assert event_loop.run(asyncio.sleep(0, result=7)) == 7
+    with pytest.raises(KeyError):
+        event_loop.run(fail())
+
+
+def test_uvloop_is_never_needed() -> None:
+    """It is an extra: nothing of ours may import it at the top."""
+    spec = importlib.util.find_spec("tunnel_rs.cli.event_loop")
+    assert spec is not None and spec.origin is not None
+    with open(spec.origin) as source:
+        assert not any(line.startswith(("import uvloop", "from uvloop")) for line in source)

@@ -1,0 +1,36 @@
+from tunnel_rs.config import kinds
+from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
+
+PLAIN: Option[bool] = Option("plain", kinds.SWITCH, False, SERVER, "Nothing but a name.")
+FULL: Option[bool] = Option(
+    "full",
+    kinds.SWITCH,
+    False,
+    BOTH,
+    "Every spelling there is.",
+    key="iroh.full",
+    aliases=("iroh.old", "iroh.older"),
+    flags=("-f", "--full"),
+)
+
+
+def test_the_keys_of_an_option_are_its_key_and_its_aliases() -> None:
+    assert FULL.keys == ("iroh.full", "iroh.old", "iroh.older")
+    assert PLAIN.keys == ()
+
+
+def test_the_long_spelling_is_the_one_that_messages_use() -> None:
+    assert FULL.flag == "--full"
+
+
+def test_both_sides_are_a_server_and_a_client() -> None:
+    assert {Role.SERVER} == SERVER
+    assert BOTH == SERVER | CLIENT == set(Role)
+
+
+def test_options_that_exclude_each_other_do_so_everywhere_unless_said_otherwise() -> None:
+    assert not Exclusion(PLAIN, FULL).together_on_command_line
+
+
+def test_a_refused_name_is_a_key_or_a_flag_or_both() -> None:
+    assert (Refused("why", key="k").flag, Refused("why", flag="--f").key) == (None, None)
