@@ -1,4 +1,5 @@
-"""Signals: stop in order on the first SIGINT or SIGTERM, at once on the second; SIGHUP re-reads."""
+"""Signals: stop in order on the first SIGINT or SIGTERM, at once on the second; SIGHUP re-reads,
+or, where there is nothing to read again, stops too."""
 
 import asyncio
 import signal
@@ -17,10 +18,15 @@ STOP_TIME = 6.0
 """Seconds to stop in after the first signal: sessions get 5 to finish, then they are closed."""
 
 _STATUS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+"""Exit status by signal; any other that stops counts as SIGTERM."""
 
 
 class StopSignals:
-    """While entered, turns SIGINT and SIGTERM into futures and SIGHUP into a call of `reload`."""
+    """While entered, turns SIGINT and SIGTERM into futures and SIGHUP into a call of `reload`.
+
+    Without `reload` SIGHUP stops as well: ssh ends its ProxyCommand by one, and a client that died
+    of it would leave its sessions open at the server.
+    """
 
     def __init__(
         self, reload: Callable[[], None] | None = None, *, portable: bool = sys.platform == "win32"
@@ -35,9 +41,9 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         stopping = {signal.SIGINT, signal.SIGTERM}
-        reloading = {signal.SIGHUP} if sys.platform != "win32" and self._reload else set()
+        hanging_up = {signal.SIGHUP} if sys.platform != "win32" else set()
         install = self._install_portable if self._portable else self._install
-        install(stopping | reloading)
+        install(stopping | hanging_up)
         return self
 
     def __exit__(
@@ -74,9 +80,8 @@ class StopSignals:
 
     def received(self, number: signal.Signals) -> None:
         """Take note of a signal. Runs in the event loop."""
-        if number not in _STATUS:
-            if self._reload is not None:
-                self._reload()
+        if number not in _STATUS and self._reload is not None:
+            self._reload()
         elif not self.first.done():
             self.first.set_result(number)
         elif not self.second.done():
@@ -108,7 +113,7 @@ async def run_until_signal(
         stopping = scope.spawn(_call(stop), "stop")
         await _first_of(stopping, signals.second, timeout=stop_time)
     if signals.first.done():
-        return _STATUS[signals.first.result()]
+        return _STATUS.get(signals.first.result(), ExitStatus.TERMINATED)
     task.result()
     stopping.result()
     return ExitStatus.DONE
