@@ -6,7 +6,6 @@ the connections have to say afterwards leaves in one flush.
 """
 
 import asyncio
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -41,9 +40,6 @@ MAX_HELD_TRAINS = 256
 LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
 """What Ethernet carries, with room for PPPoE and the like."""
 LARGEST_ON_LOOPBACK = 16_384
-
-logging.getLogger("quic").addHandler(logging.NullHandler())
-logging.getLogger("quic").propagate = False
 
 
 class Face(Protocol):

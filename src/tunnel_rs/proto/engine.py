@@ -61,10 +61,11 @@ LargestDatagram = Callable[[Address], int]
 _LARGEST_DATAGRAM = 65_527
 _MAX_TRAIN = 60_000
 _MAX_SEGMENTS = 60
-_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
 _MAX_CRYPTO = 65_536
 """Most handshake bytes of a peer at each encryption level; aioquic keeps up to 16 MiB of an
 unfinished TLS message."""
+_MAX_REASON = 256
+_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
 _MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
 _CIPHER_SUITES = [
     tls.CipherSuite.AES_128_GCM_SHA256,
@@ -157,6 +158,8 @@ class Engine(StreamScheduler):
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
+        self._heard_at: float | None = None
+        self._key_used_from = 0
         self._first_flight: list[Train] = []
         self._close_datagrams: list[tuple[bytes, Address]] = []
         self._close_repeat_due = False
@@ -290,6 +293,24 @@ class Engine(StreamScheduler):
         self._candidates[address] = None
         return [(data, size, address) for data, size, _ in self._first_flight]
 
+    def close(
+        self,
+        error_code: int = QuicErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        """End the connection; the reason is cut to what fits beside a handshake."""
+        reason = reason_phrase.encode()[:_MAX_REASON].decode(errors="ignore")
+        super().close(error_code, frame_type, reason)
+
+    def request_key_update(self) -> None:
+        """Change the keys with the next packet. Does nothing while it is not known that the peer
+        has the current ones (RFC 9001 section 6.1), as it could not follow."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        if self._key_used_from == 0 or space.largest_acked_packet >= self._key_used_from:
+            self._key_used_from = self._packet_number
+            super().request_key_update()
+
     # Input
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
@@ -302,6 +323,8 @@ class Engine(StreamScheduler):
             self._repeat_close()
             return
         for start in range(0, len(train), segment_size):
+            if self.is_closing:
+                return
             datagram = bytes(train[start : start + segment_size])
             if self.is_stateless_reset(datagram):
                 self.was_closed_by_peer = True
@@ -310,7 +333,7 @@ class Engine(StreamScheduler):
             self.receive_datagram(datagram, address, now)
         if self._candidates and self._state is not QuicConnectionState.FIRSTFLIGHT:
             self._candidates = {}
-        if not self._ack_eliciting_sent_since_receipt:
+        if self._heard_at == now:
             self._silent_since = None
             self._keep_alive_at = now + self._keep_alive
 
@@ -344,7 +367,7 @@ class Engine(StreamScheduler):
         if self._close_repeat_due:
             self._close_repeat_due = False
             return _as_trains(self._close_datagrams)
-        if self._state in _ENDED:
+        if self._state in _ENDED or not self._network_paths:
             return []
         trains = self._packets(now)
         if self._handshake_confirmed and not self.is_closing:
@@ -359,7 +382,7 @@ class Engine(StreamScheduler):
     def _packets(self, now: float) -> list[Train]:
         """All packets that may leave now, but path MTU probes."""
         if not self._has_work(now):
-            self._pacing_at = None  # what was to be paced may have been reset
+            self._pacing_at = None  # nothing waits for it any more
             return []
         closing = self._close_pending
         datagrams = self.datagrams_to_send(now)
@@ -370,6 +393,8 @@ class Engine(StreamScheduler):
     def _mtu_probe(self, now: float) -> list[Train]:
         """A probe for a larger datagram size, when one is due. It is outside congestion control
         (RFC 9000 section 14.4)."""
+        if not self._network_paths[0].is_validated:
+            return []
         if self._mtu_address != self.address:
             self._mtu_address = self.address
             wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
@@ -432,6 +457,8 @@ class Engine(StreamScheduler):
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
+        if self.is_terminated:
+            return
         if self._state in _ENDED:
             super().handle_timer(now)
             return
@@ -474,6 +501,26 @@ class Engine(StreamScheduler):
         if parameters.max_udp_payload_size is not None:
             self._peer_largest_datagram = parameters.max_udp_payload_size
 
+    def _idle_timeout(self) -> float:
+        if self._remote_max_idle_timeout == 0:
+            self._remote_max_idle_timeout = None  # RFC 9000 section 18.2: the peer has none
+        return super()._idle_timeout()
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self._heard_at = context.time
+        return super()._payload_received(context, plain, crypto_frame_required)
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        if buf.pull_uint_var() >= self._packet_number:
+            raise QuicConnectionError(
+                QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "acknowledges a packet never sent"
+            )
+        buf.seek(start)
+        super()._handle_ack_frame(context, frame_type, buf)
+
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
@@ -495,8 +542,9 @@ class Engine(StreamScheduler):
     def _handle_connection_close_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
+        if self._close_event is None:
+            self.was_closed_by_peer = True
         super()._handle_connection_close_frame(context, frame_type, buf)
-        self.was_closed_by_peer = True
 
     def _replenish_connection_ids(self) -> None:
         known = {cid.sequence_number for cid in self._host_cids}

@@ -146,6 +146,14 @@ class StreamScheduler(QuicConnection):
 
     # What the peer does
 
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        limit = self._local_max_streams_bidi
+        used = limit.used
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        if limit.used != used and limit.value != limit.sent:
+            self._limits_changed = True  # what was not worth telling may be now
+        return stream
+
     def _handle_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
