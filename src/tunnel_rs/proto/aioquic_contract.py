@@ -138,6 +138,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_signature_algorithms",
         "_supported_groups",
     ),
+    recovery.QuicPacketNumberWindow: ("_received", "_size"),
     packet_builder.QuicPacketBuilder: ("_datagram_needs_padding",),
     _crypto.AEAD: ("_aead", "_iv"),
     _crypto.HeaderProtection: ("_encryptor", "_is_chacha20"),
@@ -162,6 +163,7 @@ def _specimens() -> list[object]:
         pair,
         context,
         builder,
+        recovery.QuicPacketNumberWindow(),
         pair.send.aead,
         pair.send.hp,
     ]
