@@ -165,6 +165,8 @@ class Engine(StreamScheduler):
         self._close_repeat_due = False
         self._datagrams_after_close = 0
         self.was_closed_by_peer = False
+        self.timed_out = False
+        """Ended because nothing was heard from the peer."""
         self.refused_peer: EndpointId | None = None
         """A key the other side showed and `accept_peer` did not want."""
 
@@ -324,7 +326,7 @@ class Engine(StreamScheduler):
             if self.is_closing:
                 return
             datagram = bytes(train[start : start + segment_size])
-            if self._is_stateless_reset(datagram):
+            if self.is_stateless_reset(datagram):
                 self.was_closed_by_peer = True
                 self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
                 return
@@ -339,8 +341,10 @@ class Engine(StreamScheduler):
     def _keep_alive(self) -> float:
         return min(self._settings.keep_alive, self._idle_timeout() / 3)
 
-    def _is_stateless_reset(self, datagram: bytes) -> bool:
-        """RFC 9000 section 10.3.1; only tokens of the peer's current id are compared."""
+    def is_stateless_reset(self, datagram: bytes) -> bool:
+        """Whether the peer says with it that it has forgotten this connection (RFC 9000 section
+        10.3.1). It comes under a made-up connection id. Only the token of the peer's id in use is
+        compared."""
         token = self._peer_cid.stateless_reset_token
         return (
             bool(token)
@@ -461,9 +465,11 @@ class Engine(StreamScheduler):
         silence = self._settings.silence_timeout
         if silence is not None and self._silent_since is not None:
             if now >= self._silent_since + silence:
+                self.timed_out = True
                 self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
                 return
         super().handle_timer(now)
+        self.timed_out = self.is_terminated
         if self._mtu.timed_out(self._recovery.probe_count, now):
             self._use_datagram_size()
         if self._keep_alive_at is not None and now >= self._keep_alive_at:

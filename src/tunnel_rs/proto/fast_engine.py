@@ -401,6 +401,8 @@ class FastEngine(Engine):
         return int(eliciting)
 
     def _heard(self, now: float) -> None:
+        if self.is_closing:
+            return  # what came has ended the connection, and its time runs
         self._close_at = now + self._idle_timeout()
         self._ack_eliciting_sent_since_receipt = False
         self._silent_since = None
