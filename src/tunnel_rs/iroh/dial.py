@@ -1,7 +1,7 @@
 """Dialling a peer on all ways at once; the first valid answer wins."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunnel_rs.errors import (
@@ -64,6 +64,11 @@ class Dialler:
                 self._connection.close(0, "gave up")
                 self._connection.discard()
 
+    @property
+    def names(self) -> Mapping[Address, str]:
+        """What was found so far: addresses, and how to call them for people."""
+        return self._texts
+
     def _found(self, address: Address, text: str) -> None:
         if address in self._texts or len(self._texts) >= MAX_CANDIDATES:
             return
@@ -112,17 +117,20 @@ class Dialler:
 
     def _timed_out(self, timeout: float) -> TunnelError:
         if not self._texts:
-            names = ", ".join(way.name for way in self._ways) or "none"
+            asked = "; ".join(f"{way.name}: {way.problem or 'nothing'}" for way in self._ways)
             return PeerNotFoundError(
                 f"nobody with the id {self._peer.short}... was found in {timeout:g} s "
-                f"(asked: {names}); is the server running, and on this network? "
-                "Else name its address with --peer-addr"
+                f"({asked or 'there is no way to look for it'}); is the server running, and can "
+                "both sides reach the same relay or network? Else name its address with --peer-addr"
             )
-        tried = ", ".join(
-            f"{text}: {self._failures.get(address, 'no answer')}"
-            for address, text in self._texts.items()
+        tried = [f"{text}: {self._why(address)}" for address, text in self._texts.items()]
+        tried += [f"{way.name}: {way.problem}" for way in self._ways if way.problem]
+        return UnreachableError(
+            f"the server did not answer within {timeout:g} s ({'; '.join(tried)})"
         )
-        return UnreachableError(f"the server did not answer within {timeout:g} s ({tried})")
+
+    def _why(self, address: Address) -> str:
+        return self._failures.get(address) or self._endpoint.problem(address) or "no answer"
 
 
 def _succeeded(connection: QuicConnection) -> bool:

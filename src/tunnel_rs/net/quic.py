@@ -48,6 +48,8 @@ MAX_HANDSHAKES = 256
 """Handshakes in progress; beyond it newcomers are refused."""
 RETRY_ABOVE = 64
 """Handshakes in progress above which newcomers must prove their address first."""
+MAX_HANDSHAKES_OF_ONE = 16
+"""Handshakes in progress with one peer behind a relay, where its address is proven but cheap."""
 MAX_UNACCEPTED = 64
 LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
 """What Ethernet carries, with room for PPPoE and the like."""
@@ -76,6 +78,9 @@ class Face(Protocol):
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
 
+    def problem(self, address: Address) -> str:
+        """Why nobody may answer from there, as far as the face knows; empty when it does not."""
+
     def close(self) -> None: ...
 
 
@@ -87,7 +92,8 @@ class UdpFace:
         self._ipv6 = socket.address.is_ipv6
 
     def reaches(self, address: Address) -> bool:
-        return isinstance(address, tuple) and len(address) == (4 if self._ipv6 else 2)
+        # Exactly a tuple: addresses behind a relay are tuples with names.
+        return type(address) is tuple and len(address) == (4 if self._ipv6 else 2)
 
     def send_train(self, train: bytes | memoryview, segment_size: int, address: Any) -> bool:
         return self.socket.send_train(train, segment_size, address)
@@ -105,6 +111,9 @@ class UdpFace:
 
     def validates(self, address: Address) -> bool:
         return True
+
+    def problem(self, address: Address) -> str:
+        return ""
 
 
 class QuicEndpoint:
@@ -167,6 +176,19 @@ class QuicEndpoint:
     def add_candidate(self, connection: QuicConnection, address: Address) -> None:
         """Dial at `address` too, unless somebody has answered already."""
         self.send_trains(connection.engine.add_candidate(address))
+
+    def problem(self, address: Address) -> str:
+        """Why nobody may answer from there, in words; empty when that is not known."""
+        face = self._face(address)
+        return face.problem(address) if face is not None else "it cannot be reached from here"
+
+    def probe(self, connection: QuicConnection, address: Address) -> bool:
+        """Ask a server whether it is at `address` too; the connection moves there once it answers.
+        False when it cannot be asked now: see `PathMoves.probe`."""
+        if not self.reaches(address) or not connection.engine.probe(address):
+            return False
+        self.schedule_flush(connection)
+        return True
 
     async def accept(self) -> QuicConnection:
         """Next connection whose handshake is complete. Raises LinkClosedError once closed."""
@@ -287,6 +309,22 @@ class QuicEndpoint:
         for connection in touched:
             connection.flush()
 
+    def paths_lost(self, concerns: Callable[[Address], bool]) -> None:
+        """A face cannot send to the addresses that `concerns` holds for."""
+        for connection in self._reached_by(concerns):
+            connection.engine.path_lost()
+
+    def ask_peers(self, concerns: Callable[[Address], bool]) -> None:
+        """Something has happened to the addresses that `concerns` holds for (they can be sent to
+        again, or a peer is said to have left): see who is there."""
+        now = self._loop.time()
+        for connection in self._reached_by(concerns):
+            connection.engine.ask(now)
+            self.schedule_flush(connection)
+
+    def _reached_by(self, concerns: Callable[[Address], bool]) -> list[QuicConnection]:
+        return [c for c in self._ids if c.engine.peer is not None and concerns(c.engine.address)]
+
     def writable(self) -> None:
         """A face that was full has room again."""
         for face, held in list(self._held.items()):
@@ -321,12 +359,13 @@ class QuicEndpoint:
             self.send_trains([(datagram, len(datagram), address)])
 
     def _newcomer(self, stray: Stray, address: Address, now: float) -> QuicConnection | None:
-        if len(self._handshakes) >= MAX_HANDSHAKES or len(self._ids) >= MAX_CONNECTIONS:
-            self._answer(refusal(stray, "server is busy"), address, now)
-            return None
         original, retry_source = stray.destination, None
         face = self._face(address)
-        if len(self._handshakes) >= RETRY_ABOVE and face is not None and face.validates(address):
+        can_be_forged = face is not None and face.validates(address)
+        if self._is_busy(address, can_be_forged):
+            self._answer(refusal(stray, "server is busy"), address, now)
+            return None
+        if len(self._handshakes) >= RETRY_ABOVE and can_be_forged:
             original_or_none = self._check_token(stray, address, now)
             if original_or_none is None:
                 return None
@@ -346,6 +385,15 @@ class QuicEndpoint:
             self._settings.handshake_timeout, self._give_up, connection
         )
         return connection
+
+    def _is_busy(self, address: Address, can_be_forged: bool) -> bool:
+        if len(self._handshakes) >= MAX_HANDSHAKES or len(self._ids) >= MAX_CONNECTIONS:
+            return True
+        if can_be_forged or len(self._handshakes) < MAX_HANDSHAKES_OF_ONE:
+            return False
+        # A forged address is dealt with by Retry; this one is the peer's own.
+        same = sum(connection.engine.address == address for connection in self._handshakes)
+        return same >= MAX_HANDSHAKES_OF_ONE
 
     def _check_token(self, stray: Stray, address: Address, now: float) -> bytes | None:
         """The original destination id a valid Retry token vouches for; else send a Retry."""
