@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from tunnel_rs.errors import LocalError, UnreachableError
+from tunnel_rs.errors import LinkClosedError, LocalError, UnreachableError
 from tunnel_rs.iroh.announce import Announcement
 from tunnel_rs.iroh.dial import Dialler, dialling
 from tunnel_rs.iroh.lan import LanDiscovery
@@ -49,6 +49,7 @@ class Endpoint:
         self._tasks = TaskScope("discovery")
         self._keepers: list[PathKeeper] = []
         self._open = AsyncExitStack()
+        self._closed = False
         self.on_relay_up: Callable[[], None] = lambda: None
         """Called when a relay lets us in: what could not be reached may be reachable now."""
 
@@ -83,7 +84,7 @@ class Endpoint:
             )
             self._open.push_async_callback(self._relays.close)
         if not self._settings.relay_only:
-            self._open_sockets()
+            self._open_sockets(mirror=accept)
             await self._open_lan(accept)
         if self._relays is not None:
             self._relays.start()
@@ -103,8 +104,8 @@ class Endpoint:
                 self._open.push_async_callback(resolving.close)
             self._resolver = make_resolver(discovery, resolving)
 
-    def _open_sockets(self) -> None:
-        self._sockets = _bind_sockets(self._settings.bind)
+    def _open_sockets(self, *, mirror: bool) -> None:
+        self._sockets = _bind_sockets(self._settings.bind, mirror=mirror)
         for socket in self._sockets:
             self._quic.add_face(UdpFace(socket))
             socket.start(self._quic)
@@ -163,7 +164,10 @@ class Endpoint:
             self._report(Notice("warning", text))
 
     async def connect(self, peer: EndpointId, *, timeout: float) -> QuicConnection:
-        """Dial `peer` on all ways. Raises PeerNotFoundError, UnreachableError, WrongPeerError."""
+        """Dial `peer` on all ways. Raises PeerNotFoundError, UnreachableError, WrongPeerError;
+        LinkClosedError once closed."""
+        if self._closed:
+            raise LinkClosedError(0, "the endpoint was closed")
         ways = self._ways_to_peers()
         settings = dialling(self._settings.transport, SILENCE)
         dialler = Dialler(self._quic, peer, ways, settings, self._report)
@@ -195,18 +199,23 @@ class Endpoint:
 
     async def close(self, code: int = 0, reason: str = "done") -> None:
         """Close all connections with `code` and `reason`, the sockets and relays. Idempotent."""
+        self._closed = True
         for keeper in self._keepers:
             keeper.stop()
         self._quic.close(code, reason)
         await self._open.aclose()
 
 
-def _bind_sockets(address: SocketAddr | None) -> list[UdpSocket]:
+def _bind_sockets(address: SocketAddr | None, *, mirror: bool) -> list[UdpSocket]:
     """One socket for `address`; by default one for each address family there is."""
     if address is not None:
-        return [UdpSocket.bind(address)]
-    ipv4 = UdpSocket.bind(SocketAddr("0.0.0.0", 0))
-    try:
-        return [ipv4, UdpSocket.bind(SocketAddr("::", 0))]
-    except (LocalError, OSError):
-        return [ipv4]
+        return [UdpSocket.bind(address, mirror=mirror)]
+    sockets: list[UdpSocket] = []
+    for ip in ("0.0.0.0", "::"):
+        try:
+            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror))
+        except LocalError as exc:
+            error = exc
+    if not sockets:
+        raise error
+    return sockets

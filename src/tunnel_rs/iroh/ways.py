@@ -29,7 +29,11 @@ class Way(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: `LAN`, `given address`."""
+        """For people: `LAN`, `given addresses`."""
+
+    @property
+    def keeps_looking(self) -> bool:
+        """Whether more may come after `find` has returned."""
 
     @property
     def problem(self) -> str:
@@ -45,6 +49,7 @@ class GivenAddresses:
 
     name = "given addresses"
     problem = ""
+    keeps_looking = False
 
     def __init__(self, addresses: Sequence[SocketAddr]) -> None:
         self._addresses = addresses
@@ -60,6 +65,7 @@ class Lan:
 
     name = "LAN"
     problem = ""
+    keeps_looking = True
 
     def __init__(self, discovery: LanDiscovery) -> None:
         self._discovery = discovery
@@ -82,6 +88,7 @@ class Relays:
         have before these relays are bothered."""
         self._urls = urls
         self._head_start = head_start
+        self.keeps_looking = head_start > 0
 
     def find(self, peer: EndpointId, on_found: OnFound) -> Cancel:
         def tell() -> None:
@@ -97,6 +104,8 @@ class Relays:
 class Discovery:
     """A look-up of the peer's record over the internet. Its relays and addresses are hints: the
     handshake proves the key."""
+
+    keeps_looking = True
 
     def __init__(self, name: str, resolver: Resolver, tasks: TaskScope) -> None:
         """`name`: what is asked, for people. `tasks` owns the look-ups."""

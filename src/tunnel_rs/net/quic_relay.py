@@ -36,7 +36,7 @@ class QuicRelayFace:
     def validates(self, address: Address) -> bool:
         return False  # the relay has made the sender prove its key
 
-    def problem(self, address: Any) -> str:
+    def error(self, address: Any) -> str:
         return self._relays.problem(address.url) or _NO_ANSWER
 
     def close(self) -> None:
