@@ -138,6 +138,8 @@ class Dialler:
         except UnreachableError:
             self._connection = None  # no answer from anywhere yet: begin again
         except LinkClosedError as exc:
+            if self._endpoint.is_closed:
+                raise
             self._fail(f"refused: {exc}" if exc.by_peer else str(exc))
         return self._connection
 

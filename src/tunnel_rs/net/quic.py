@@ -201,6 +201,10 @@ class QuicEndpoint:
             face.close()
 
     @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    @property
     def connection_count(self) -> int:
         return len(self._ids)
 
