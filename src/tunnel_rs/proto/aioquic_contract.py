@@ -95,6 +95,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_pacing_at",
         "_packet_number",
         "_peer_cid",
+        "_peer_cid_available",
         "_ping_pending",
         "_probe_pending",
         "_remote_max_data",

@@ -372,7 +372,7 @@ class Engine(PathMoves):
         are compared."""
         if len(datagram) < _MIN_STATELESS_RESET or datagram[0] & 0x80:
             return False
-        tokens = self._probed_reset_tokens()
+        tokens = self.probed_reset_tokens()
         if self._peer_cid.stateless_reset_token:
             tokens.append(self._peer_cid.stateless_reset_token)
         return any(hmac.compare_digest(datagram[-16:], token) for token in tokens)

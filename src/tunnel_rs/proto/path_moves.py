@@ -60,7 +60,7 @@ class PathMoves(StreamScheduler):
             and self._close_event is None
         )
 
-    def _probed_reset_tokens(self) -> list[bytes]:
+    def probed_reset_tokens(self) -> list[bytes]:
         """Stateless reset tokens of the connection ids that probes were sent with."""
         ids = (path.peer_cid for path in self._network_paths[1:])
         return [id.stateless_reset_token for id in ids if id and id.stateless_reset_token]
