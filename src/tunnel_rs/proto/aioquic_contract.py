@@ -12,6 +12,9 @@ from aioquic.quic import connection, recovery, stream
 
 SUPPORTED = "aioquic>=1.7.2,<1.8"
 
+FRAME_HANDLERS = "_QuicConnection__frame_handlers"
+"""Attribute of each connection: a dict from frame type to (handler, epochs it is allowed in)."""
+
 _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
     connection.QuicConnection: {
         "_close_end": (),
@@ -26,6 +29,7 @@ _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
         "_initialize": ("peer_cid",),
         "_parse_transport_parameters": ("data", "from_session_ticket"),
         "_replenish_connection_ids": (),
+        "_serialize_transport_parameters": (),
         "_unblock_streams": ("is_unidirectional",),
         "_write_ack_frame": ("builder", "space", "now"),
         "_write_application": ("builder", "network_path", "now"),
@@ -65,6 +69,8 @@ def _missing() -> list[str]:
             actual = tuple(inspect.signature(function).parameters)[1:] if function else None
             if actual != expected:
                 found.append(f"{owner.__name__}.{name}")
+    if FRAME_HANDLERS not in connection.QuicConnection.__init__.__code__.co_names:
+        found.append(f"QuicConnection.{FRAME_HANDLERS}")
     return found
 
 
