@@ -53,6 +53,7 @@ class QuicConnection:
         self._paused: dict[QuicStream, None] = {}
         self._finished: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0  # kept here: what uvloop returns for a due call cannot tell it
         self._closed_by_us: tuple[int, str] | None = None
         self._end: asyncio.Future[Exception] = self._loop.create_future()
         self.handshaken: asyncio.Future[None] = self._loop.create_future()
@@ -274,18 +275,22 @@ class QuicConnection:
     def _arm(self) -> None:
         due = self.engine.get_timer()
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if due is not None and self._timer_due <= due:
                 return  # fires early, finds nothing to do and arms again: cheaper than replacing
             self._timer.cancel()
             self._timer = None
         if due is not None:
             self._timer = self._loop.call_at(due, self._on_timer)
+            self._timer_due = due
 
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
         due = self.engine.get_timer()
-        if due is not None and due <= now:
+        if due is not None and due > now:
+            self._arm()  # it was armed for something that has been dealt with since
+            return
+        if due is not None:
             self.engine.handle_timer(now)
             self.process_events()
         self.flush()

@@ -1,0 +1,3 @@
+"""The runtime that every test lives in: see `tests.support.hostile`."""
+
+pytest_plugins = ["tests.support.hostile"]
