@@ -154,6 +154,6 @@ def test_ctrl_c_is_no_error() -> None:
 
 def test_what_libraries_log_is_shown_while_a_command_runs() -> None:
     before = logging.getLogger().handlers[:]
-    _, _, err = invoke(lambda _: logging.getLogger("quic").warning("lost"))
-    assert err == "warning: quic: lost\n"
+    _, _, err = invoke(lambda _: logging.getLogger("aiohttp").warning("lost"))
+    assert err == "warning: aiohttp: lost\n"
     assert logging.getLogger().handlers == before

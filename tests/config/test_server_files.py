@@ -60,7 +60,7 @@ def test_a_name_may_be_a_table_or_a_value(tmp_path: Path) -> None:
         ("[engine]\nspeed = 101", "engine.speed: 101 is not a whole number from 1 to 100"),
         ("[engine]\nspeed = 'x'", "engine.speed: expected a whole number from 1 to 100, got a s"),
         ("engine = 3", "engine: expected a string (a word), got an integer"),
-        ("color = ", "line 1, column 9: not valid TOML"),
+        ("color = x", "line 1, column 9: not valid TOML"),
         ('"a.b" = 1', '"a.b": unknown key'),
     ],
 )

@@ -123,6 +123,11 @@ class QadSession:
         return observation.address if observation is not None else None
 
     @property
+    def was_answered(self) -> bool:
+        """Whether anything valid came back."""
+        return self._client.was_answered
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds; None before the first answer."""
         return self._client.round_trip

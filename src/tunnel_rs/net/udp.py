@@ -106,6 +106,11 @@ class UdpSocket:
         """Bytes the kernel granted for what waits to be read."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
+    @property
+    def send_buffer(self) -> int:
+        """Bytes the kernel granted for what waits to leave."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
     def start(self, sink: TrainSink) -> None:
         """Deliver to `sink` from now on."""
         self._sink = sink
