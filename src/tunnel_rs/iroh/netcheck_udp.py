@@ -119,9 +119,7 @@ async def _ask(
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             if server.by == STUN:
-                return replace(
-                    found, address=await stun.mapped_address(address), answered=True
-                )
+                return replace(found, address=await stun.mapped_address(address), answered=True)
             session = discovery.dial(address, server.tls_name, trust)
             try:
                 return replace(found, address=await session.observed(), answered=True)

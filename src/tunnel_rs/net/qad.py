@@ -6,7 +6,6 @@ connections, and hands on the rest untouched.
 """
 
 import asyncio
-import logging
 import ssl
 import sys
 from collections.abc import Callable
@@ -20,9 +19,6 @@ from tunnel_rs.values import SocketAddr
 
 MAX_SESSIONS = 32
 """Servers asked from one socket at a time."""
-
-logging.getLogger("quic").addHandler(logging.NullHandler())
-logging.getLogger("quic").propagate = False
 
 
 def system_trust(ca_file: Path | None = None) -> Trust:

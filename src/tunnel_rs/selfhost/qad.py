@@ -89,11 +89,11 @@ class QadListener:
 
     def start(self) -> None:
         """Raises LocalError when the address cannot be used."""
-        first = UdpSocket.bind(self._address)
+        first = UdpSocket.bind(self._address, mirror=True)
         self._ports.append(_Port(self, first))
         if self._address.ip == "::":
             try:
-                second = UdpSocket.bind(SocketAddr("0.0.0.0", first.address.port))
+                second = UdpSocket.bind(SocketAddr("0.0.0.0", first.address.port), mirror=True)
             except LocalError:
                 self.close()
                 raise

@@ -49,8 +49,7 @@ class RelayQuic:
     key_path: Path
 
     bind_addr: SocketAddr = SocketAddr("::", DEFAULT_QUIC_PORT)
-    """`[::]` stands for every address, IPv4 too. On a machine with several addresses name one:
-    answers leave from the address the system picks."""
+    """`[::]` stands for every address, IPv4 too."""
 
     max_connections: int = 4096
     """+ Endpoints connected at one time; each costs about 100 kB."""
