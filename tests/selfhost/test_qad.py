@@ -147,6 +147,16 @@ async def test_noise_makes_no_connection(size: int) -> None:
         assert listener.connection_count == 0
 
 
+async def test_a_forged_initial_takes_no_place() -> None:
+    async with listening() as (listener, _):
+        datagram = bytearray(initial())
+        datagram[200] ^= 1
+        port = listener._ports[0]
+        port.receive_train(memoryview(datagram), len(datagram), ("127.0.0.1", 9))
+        port.end_batch()
+        assert listener.connection_count == 0 and not port.drivers
+
+
 async def test_another_version_is_answered_with_ours() -> None:
     loop = asyncio.get_running_loop()
     async with listening() as (listener, _):

@@ -70,6 +70,9 @@ class QadDriver:
 
     def update(self) -> None:
         """After `receive`, or any call to the connection: look at the events, send, set timers."""
+        if not self.connection.has_path:
+            self._on_change()
+            return
         self.connection.process()
         for datagram, address in self.connection.datagrams_to_send(self._loop.time()):
             self._send(datagram, address)

@@ -154,6 +154,12 @@ class QadConnection(QuicConnection):
         return bool(self._handshake_complete)
 
     @property
+    def has_path(self) -> bool:
+        """False on a server that has not got a valid packet yet: there is nothing to send then,
+        and nowhere to send it."""
+        return bool(self._network_paths)
+
+    @property
     def remote_address(self) -> Any:
         """Where the peer's packets come from, as it was given to `receive_datagram`."""
         return self._network_paths[0].addr
@@ -222,11 +228,14 @@ class QadClient(QadConnection):
         super().__init__(configuration)
         self.observation: Observation | None = None
         """The latest report."""
+        self.was_answered = False
+        """Whether any valid packet came back."""
 
-    @property
-    def was_answered(self) -> bool:
-        """Whether anything valid came back."""
-        return bool(self._loss._rtt_initialized)
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self.was_answered = True
+        return super()._payload_received(context, plain, crypto_frame_required)
 
     @property
     def round_trip(self) -> float | None:

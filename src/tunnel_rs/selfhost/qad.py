@@ -211,7 +211,8 @@ class QadListener:
             self._handshakes.discard(connection)
             member.timer.cancel()
             self._on_accepted()
-        if connection.is_terminated:
+        if connection.is_terminated or not connection.has_path:
+            # Without a path: what came was no valid Initial, so nobody waits for anything.
             self._forget(connection)
 
     def _give_up(self, connection: QadServer) -> None:
