@@ -150,7 +150,7 @@ def test_a_server_tells_a_client_its_address() -> None:
     pair.turn()
     pair.time(0.1)
     assert pair.client.observation == Observation(0, SocketAddr(*HERE))
-    assert pair.client.round_trip is not None and pair.client.was_answered
+    assert pair.client.round_trip is not None and pair.client.has_heard
     assert (pair.client.peer_role, pair.server.peer_role) == (SENDS_REPORTS, WANTS_REPORTS)
 
 

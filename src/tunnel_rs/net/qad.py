@@ -70,9 +70,6 @@ class QadDriver:
 
     def update(self) -> None:
         """After `receive`, or any call to the connection: look at the events, send, set timers."""
-        if not self.connection.has_path:
-            self._on_change()
-            return
         self.connection.process()
         for datagram, address in self.connection.datagrams_to_send(self._loop.time()):
             self._send(datagram, address)
@@ -124,7 +121,7 @@ class QadSession:
     @property
     def was_answered(self) -> bool:
         """Whether anything valid came back."""
-        return self._client.was_answered
+        return self._client.has_heard
 
     @property
     def round_trip(self) -> float | None:
@@ -158,7 +155,7 @@ class QadSession:
         if ending is not None and self._driver is not None:
             self._driver.discard()
             self._driver = None
-            reason = ending.reason_phrase if self._client.was_answered else "no answer"
+            reason = ending.reason_phrase if self._client.has_heard else "no answer"
             self._end(reason or f"closed with code {ending.error_code}")
 
     def _end(self, reason: str) -> None:

@@ -125,6 +125,8 @@ class QadConnection(QuicConnection):
     def __init__(self, configuration: QuicConfiguration, **given: Any) -> None:
         super().__init__(configuration=configuration, **given)
         self.peer_role: int | None = None
+        self.has_heard = False
+        """Whether any valid packet of the peer has come."""
         self.issued: list[bytes] = []
         self.retired: list[bytes] = []
         """Our connection ids that came or went since the owner last looked and cleared these."""
@@ -154,15 +156,15 @@ class QadConnection(QuicConnection):
         return bool(self._handshake_complete)
 
     @property
-    def has_path(self) -> bool:
-        """False on a server that has not got a valid packet yet: there is nothing to send then,
-        and nowhere to send it."""
-        return bool(self._network_paths)
-
-    @property
     def remote_address(self) -> Any:
         """Where the peer's packets come from, as it was given to `receive_datagram`."""
         return self._network_paths[0].addr
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self.has_heard = True
+        return super()._payload_received(context, plain, crypto_frame_required)
 
     def _serialize_transport_parameters(self) -> bytes:
         return super()._serialize_transport_parameters() + encode_role(self._role)
@@ -228,14 +230,6 @@ class QadClient(QadConnection):
         super().__init__(configuration)
         self.observation: Observation | None = None
         """The latest report."""
-        self.was_answered = False
-        """Whether any valid packet came back."""
-
-    def _payload_received(
-        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
-    ) -> tuple[bool, bool]:
-        self.was_answered = True
-        return super()._payload_received(context, plain, crypto_frame_required)
 
     @property
     def round_trip(self) -> float | None:

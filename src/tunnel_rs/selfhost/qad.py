@@ -104,8 +104,9 @@ class QadListener:
     def close(self) -> None:
         """End every connection. Idempotent."""
         for connection, member in list(self._members.items()):
-            connection.close(reason_phrase="the server stops")
-            member.driver.update()
+            if connection.has_heard:
+                connection.close(reason_phrase="the server stops")
+                member.driver.update()
             self._forget(connection)
         ports, self._ports = self._ports, []
         for port in ports:
@@ -151,7 +152,7 @@ class QadListener:
         self, port: "_Port", connection: QadServer, first_id: bytes, source: str
     ) -> "QadDriver":
         driver = QadDriver(connection, port.send, lambda: self._changed(connection))
-        timer = self._loop.call_later(HANDSHAKE_TIMEOUT, self._give_up, connection)
+        timer = self._loop.call_later(HANDSHAKE_TIMEOUT, self._forget, connection)
         member = _Member(port, driver, source, timer, {first_id, connection.host_cid})
         self._members[connection] = member
         self._handshakes.add(connection)
@@ -211,12 +212,13 @@ class QadListener:
             self._handshakes.discard(connection)
             member.timer.cancel()
             self._on_accepted()
-        if connection.is_terminated or not connection.has_path:
-            # Without a path: what came was no valid Initial, so nobody waits for anything.
+        if connection.is_terminated:
             self._forget(connection)
 
-    def _give_up(self, connection: QadServer) -> None:
-        self._forget(connection)
+    def drop(self, driver: QadDriver) -> None:
+        """Forget a connection that is none."""
+        assert isinstance(driver.connection, QadServer)
+        self._forget(driver.connection)
 
     def _forget(self, connection: QadServer) -> None:
         member = self._members.pop(connection, None)
@@ -279,7 +281,10 @@ class _Port:
     def end_batch(self) -> None:
         touched, self._touched = self._touched, {}
         for driver in touched:
-            driver.update()
+            if driver.connection.has_heard:
+                driver.update()
+            else:  # what came was no valid Initial: nobody waits for anything
+                self._listener.drop(driver)
 
     def writable(self) -> None:
         """Nothing waits: what did not fit was dropped."""
