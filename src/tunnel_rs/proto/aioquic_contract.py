@@ -13,6 +13,9 @@ from aioquic.quic.configuration import QuicConfiguration
 
 SUPPORTED = "aioquic>=1.7.2,<1.8"
 
+FRAME_HANDLERS = "_QuicConnection__frame_handlers"
+"""Attribute of each connection: a dict from frame type to (handler, epochs it is allowed in)."""
+
 _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
     connection.QuicConnection: {
         "_close_end": (),
@@ -37,6 +40,7 @@ _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
         "_replenish_connection_ids": (),
         "_retire_peer_cid": ("connection_id",),
         "_send_probing_frames": ("network_path", "now"),
+        "_serialize_transport_parameters": (),
         "_unblock_streams": ("is_unidirectional",),
         "_write_ack_frame": ("builder", "space", "now"),
         "_write_application": ("builder", "network_path", "now"),
@@ -187,6 +191,8 @@ def _missing() -> list[str]:
             actual = tuple(inspect.signature(function).parameters)[1:] if function else None
             if actual != expected:
                 found.append(f"{owner.__name__}.{name}")
+    if FRAME_HANDLERS not in connection.QuicConnection.__init__.__code__.co_names:
+        found.append(f"QuicConnection.{FRAME_HANDLERS}")
     return found
 
 
