@@ -93,6 +93,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_peer_cid",
         "_ping_pending",
         "_probe_pending",
+        "_remote_ack_delay_exponent",
         "_remote_max_data",
         "_remote_max_data_used",
         "_remote_max_idle_timeout",
