@@ -18,7 +18,7 @@ from tunnel_rs.proto.quic_packets import (
 )
 from tunnel_rs.proto.transport_settings import TransportSettings
 
-NOISE = bytes(range(100, 127))
+NOISE = bytes(range(100, 126))
 VERSION_1, VERSION_2 = b"\0\0\0\1", b"\x6b\x33\x43\xcf"
 
 
