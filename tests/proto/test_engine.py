@@ -234,6 +234,20 @@ def test_a_second_key_update_waits_for_an_acknowledgement_of_the_first(
     assert client.engine._cryptos[tls.Epoch.ONE_RTT].key_phase == 0
 
 
+def test_the_peers_unit_of_acknowledgement_delays_is_used() -> None:
+    """RFC 9000 section 18.2; aioquic 1.7.2 takes 3 for everybody."""
+
+    class Coarse(Engine):
+        def _initialize(self, peer_cid: bytes) -> None:
+            self._local_ack_delay_exponent = 10
+            super()._initialize(peer_cid)
+
+    network = Network(make_engine=Engine, make_server=Coarse)
+    client, server = network.connect()
+    assert client.engine._remote_ack_delay_exponent == 10
+    assert server.engine._remote_ack_delay_exponent == 3
+
+
 # Keeping alive, and giving up
 
 
