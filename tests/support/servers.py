@@ -5,6 +5,7 @@ ended it on leaving. A program that ends early or stays silent fails the test wi
 """
 
 import asyncio
+import contextlib
 import getpass
 import json
 import os
@@ -91,15 +92,30 @@ class Program:
         return "\n".join(self.lines)
 
     async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Signal the program and wait; its exit status. One that ignores it is killed."""
+        """Signal the program and wait; its exit status. One that ignores it is killed, and so are
+        the processes that it leaves behind."""
+        children = descendants(self.process.pid)
         if self.process.returncode is None:
             self.process.send_signal(how)
+        for child in children:  # at once: asyncio waits for its pipes too, which they may hold
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         try:
             async with asyncio.timeout(10):
                 return await self.process.wait()
         except TimeoutError:
             self.process.kill()
             return await self.process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below `pid`: sshd has one or two for each session. Linux only, else none."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+            found.extend(map(int, children.split()))
+    return found[1:]
 
 
 @asynccontextmanager
