@@ -135,6 +135,11 @@ class UdpSocket:
         """Bytes the kernel granted for what waits to be read."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
+    @property
+    def send_buffer(self) -> int:
+        """Bytes the kernel granted for what waits to leave."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
     def error(self, address: SockAddr) -> str:
         """Why the kernel refused to send there when we last tried (`network is unreachable`);
         empty when it did not."""
