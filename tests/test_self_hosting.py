@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from tests.support.servers import ENVIRONMENT
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "SELF-HOSTING.md"
@@ -61,7 +62,7 @@ def test_every_block_says_what_is_done_with_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("title", TO_RUN)
 async def test_the_commands_work(title: str, tmp_path: Path) -> None:
-    for program in ("curl", "openssl", "pgrep"):
+    for program in ("curl", "openssl"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}, which is not installed here")
     environment = with_our_program(tmp_path)
