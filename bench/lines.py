@@ -125,6 +125,9 @@ def listening(client: Program) -> int:
     return int(json.loads(client.wait_for('"listening"'))["address"].rpartition(":")[2])
 
 
+_OFFLINE = ("--relay-url", "none", "--dns-server", "none")
+
+
 class OurServer:
     """A running `tunnel-rs server` with a fresh key and token; makes clients of itself."""
 
@@ -155,7 +158,8 @@ class OurServer:
         networks = [part for network in tcp for part in ("--allowed-tcp", network)]
         networks += [part for network in udp for part in ("--allowed-udp", network)]
         identity = ("--secret-file", key, "--auth-tokens-file", self._token)
-        rest = (*self._config("server"), "--json", "--bind", "127.0.0.1:0", *options)
+        place = ("--json", "--bind", "127.0.0.1:0", *_OFFLINE)
+        rest = (*self._config("server"), *place, *options)
         command = python(*self._runner, "server", *identity, *networks, *rest)
         self.program = Program(command, core=core(1))
         self._stack.callback(self.program.stop)
@@ -166,7 +170,7 @@ class OurServer:
         """A client that reaches the server at `address`, by default the server's own."""
         known = ("-n", self.endpoint_id, "--peer-addr", address or self.address)
         secret = ("--auth-token-file", self._token)
-        rest = (*self._config("client"), "--json", *options)
+        rest = (*self._config("client"), "--json", *_OFFLINE, *options)
         return Program(python(*self._runner, "client", *known, *secret, *rest), core=core(0))
 
     def _config(self, role: str) -> tuple[str, ...]:

@@ -36,6 +36,28 @@ class ServerReady(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayOnline(Report):
+    """Peers can reach us through this relay from now on: it is our home. `relay` is its URL."""
+
+    relay: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLost(Report):
+    """A relay that we were connected to is gone; it is tried again, and so are others."""
+
+    relay: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged(Report):
+    """Client side: the server is reached in another way than before, on the same connection."""
+
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientAuthenticated(Report):
     """Server side: a client has shown an accepted token."""
 

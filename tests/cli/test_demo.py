@@ -5,10 +5,8 @@ import re
 import signal
 import sys
 
-from click.testing import CliRunner
 from tests.support.servers import ENVIRONMENT
 
-from tunnel_rs.cli.demo import demo
 from tunnel_rs.errors import ExitStatus
 
 
@@ -57,8 +55,3 @@ async def test_with_keep_it_prints_commands_that_work_until_it_is_interrupted() 
     process.send_signal(signal.SIGINT)
     await process.communicate()
     assert process.returncode == ExitStatus.INTERRUPTED
-
-
-def test_its_help_has_an_example() -> None:
-    result = CliRunner().invoke(demo, ["--help"])
-    assert "tunnel-rs demo --keep" in result.output

@@ -35,6 +35,24 @@ SAMPLES: list[tuple[Report, Level, str, str]] = [
         f'{{"event":"ready","endpoint_id":"{ENDPOINT_ID}","addresses":["127.0.0.1:2222"],',
     ),
     (
+        reports.RelayOnline("https://relay.example/"),
+        Level.INFO,
+        "online at relay https://relay.example/",
+        '{"event":"relay_online","relay":"https://relay.example/"}',
+    ),
+    (
+        reports.RelayLost("https://relay.example/", "no answer"),
+        Level.WARNING,
+        "relay https://relay.example/ is lost: no answer; trying again",
+        '{"event":"relay_lost","relay":"https://relay.example/","reason":"no answer"}',
+    ),
+    (
+        reports.PathChanged("192.0.2.1:5 (LAN)"),
+        Level.INFO,
+        "tunnel goes by 192.0.2.1:5 (LAN) now",
+        '{"event":"path_changed","way":"192.0.2.1:5 (LAN)"}',
+    ),
+    (
         reports.ClientAuthenticated(PEER, "192.0.2.1:5"),
         Level.INFO,
         "client d75a980182 at 192.0.2.1:5: connected",

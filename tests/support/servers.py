@@ -169,9 +169,14 @@ def cli(*arguments: str | Path) -> Sequence[str]:
     return (sys.executable, "-m", "tunnel_rs", *map(str, arguments))
 
 
+OFFLINE = ("--relay-url", "none", "--dns-server", "none")
+"""Options of a server or client that is to ask nothing of the internet."""
+
+
 def client_of(endpoint_id: str, address: str, token_file: Path) -> Sequence[str]:
     """Command line of a client of this server, without what is to be forwarded."""
-    return cli("client", "-n", endpoint_id, "--peer-addr", address, "--auth-token-file", token_file)
+    where = ("--peer-addr", address, *OFFLINE)
+    return cli("client", "-n", endpoint_id, *where, "--auth-token-file", token_file)
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ async def our_server(folder: Path, *options: str) -> AsyncIterator[OurServer]:
         await output_of(*cli("generate-server-key", "-o", key))
         tokens.write_text(await output_of(*cli("generate-token")))
     identity = ("--secret-file", key, "--auth-tokens-file", tokens, "--bind", "127.0.0.1:0")
-    async with running(*cli("server", "--json", *identity, *options)) as program:
+    async with running(*cli("server", "--json", *identity, *OFFLINE, *options)) as program:
         ready = await program.event("ready")
         async with _draining(program):
             yield OurServer(program, ready["endpoint_id"], ready["addresses"][0], tokens)

@@ -71,6 +71,7 @@ Look at it:   http://127.0.0.1:{scene.local["web"]}/
 Another client, as you would type it on another machine:
   tunnel-rs client --server-node-id {scene.endpoint_id} \\
     --peer-addr {scene.server_address} --auth-token-file {token} \\
+    --relay-url none --dns-server none \\
     --source {web} --target 127.0.0.1:0
 A server of your own:
   tunnel-rs generate-server-key --output server.key

@@ -112,6 +112,8 @@ def _of_server(report: Report) -> Line | None:
         case reports.ServerReady(ways=ways):
             reach = f" (reachable by {', '.join(ways)})" if ways else ""
             return Line(Level.INFO, f"Waiting for clients to connect...{reach}", "green")
+        case reports.RelayOnline(relay):
+            return Line(Level.INFO, f"online at relay {relay}", "green")
         case reports.ClientAuthenticated(peer, address):
             return Line(Level.INFO, f"client {peer.short} at {address}: connected", "green")
         case reports.ClientRefused(peer, address, reason):
@@ -132,6 +134,10 @@ def _of_client(report: Report) -> Line | None:
         case reports.TunnelLost(reason, retry_in):
             then = "giving up" if retry_in is None else f"trying again in {retry_in:.1f} s"
             return Line(Level.WARNING, f"tunnel is down: {reason}; {then}", "yellow")
+        case reports.RelayLost(relay, reason):
+            return Line(Level.WARNING, f"relay {relay} is lost: {reason}; trying again", "yellow")
+        case reports.PathChanged(way):
+            return Line(Level.INFO, f"tunnel goes by {way} now", "green")
         case reports.Listening(address, source):
             leads_to = f"{address} -> {source}" if source else f"{address} (SOCKS5 proxy)"
             return Line(Level.INFO, f"listening on {leads_to}")

@@ -6,7 +6,6 @@ packets come from. No I/O.
 when `get_timer` is due. Neither side opens streams.
 """
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -47,6 +46,7 @@ INITIAL_RTT = 0.111
 
 SENDS_REPORTS, WANTS_REPORTS, BOTH = 0, 1, 2
 
+_CERT_REQUIRED = 2  # as ssl.CERT_REQUIRED: protocol code does not import ssl
 _DATAGRAM_SIZE = 1200
 _MAX_PARAMETERS = 4096
 
@@ -223,7 +223,7 @@ class QadClient(QadConnection):
         next."""
         configuration = _configuration(is_client=True)
         configuration.server_name = server_name
-        configuration.verify_mode = ssl.CERT_REQUIRED
+        configuration.verify_mode = _CERT_REQUIRED
         configuration.cadata = trust.pem
         configuration.cafile = trust.file
         configuration.capath = trust.directory
