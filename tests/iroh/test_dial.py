@@ -37,6 +37,7 @@ class Script:
 
     name = "script"
     keeps_looking = True
+    problem = ""
 
     def __init__(self, *finds: tuple[float, Address]) -> None:
         self._finds = finds
