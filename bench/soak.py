@@ -327,7 +327,7 @@ def tell(given: argparse.Namespace, load: Load, watched: list[Observed]) -> int:
         faults += each.judge()
         rows.append(_row(each))
     report.print_table(
-        ("side", "RSS MB first/last quarter", "growth MB", "fds idle", "tasks idle", "most fds"),
+        ("side", "RSS MB 2nd / last quarter", "growth MB", "fds idle", "tasks idle", "most fds"),
         rows,
     )
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(load.done.items()))

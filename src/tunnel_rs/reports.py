@@ -143,6 +143,33 @@ class SessionRefused(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayReady(Report):
+    """A relay server can be used. `urls` are what to give to `--relay-url`; `access` says who may
+    use it; addresses are None for what is off."""
+
+    urls: tuple[str, ...]
+    access: str
+    http: SocketAddr
+    https: SocketAddr | None
+    quic: SocketAddr | None
+    metrics: SocketAddr | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryReady(Report):
+    """A discovery server can be used. `urls` are what to give to `--dns-server`; `data` is the
+    directory of its records, None when they are in memory."""
+
+    urls: tuple[str, ...]
+    origins: tuple[str, ...]
+    http: SocketAddr | None
+    https: SocketAddr | None
+    dns: SocketAddr | None
+    metrics: SocketAddr | None
+    data: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Report):
     """Anything else worth one line. `level` is `debug`, `info` or `warning`."""
 

@@ -282,7 +282,7 @@ async def test_a_datagram_from_port_zero_is_dropped(
         (4, 4, ("127.0.0.1", 9)),
     ]
 
-    def read() -> tuple[int, int, SockAddr]:
+    def read(_: memoryview) -> tuple[int, int, SockAddr]:
         if not answers:
             raise BlockingIOError
         return answers.pop(0)

@@ -19,7 +19,7 @@ from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, DATAGRAM_SIZE, ResetTok
 
 _LONG_HEADER = 0x80
 _VERSION = slice(1, 5)
-_RESET_SIZE = 43
+_RESET_SIZE = 42
 """RFC 9000 section 10.3: a reset looks like a packet, and must be smaller than what caused it."""
 
 
@@ -116,8 +116,8 @@ def refusal(stray: Stray, reason: str) -> bytes:
 
 def stateless_reset(datagram: memoryview, tokens: ResetTokens, noise: bytes) -> bytes | None:
     """Answer a packet of a connection we do not have (RFC 9000 section 10.3). `noise` holds at
-    least 27 random bytes. None when the packet is too small to answer."""
+    least 26 random bytes. None when the packet is too small to answer."""
     if len(datagram) <= _RESET_SIZE:
         return None
     token = tokens.token(destination_id(datagram))
-    return bytes([0x40 | noise[0] & 0x3F]) + noise[1:27] + token
+    return bytes([0x40 | noise[0] & 0x3F]) + noise[1:26] + token
