@@ -146,7 +146,8 @@ class Endpoint:
         return [socket.address for socket in self._sockets]
 
     async def online(self, *, timeout: float = ONLINE_TIMEOUT) -> None:
-        """Wait until clients can reach us over a relay, if there is to be one.
+        """Wait until clients can reach us over a relay, if there is to be one. For an endpoint
+        that accepts; one that only dials is never at home on a relay.
 
         When that takes more than `timeout` seconds: raises UnreachableError if there is no other
         way to us, else tells so and returns; the relays are tried on.
