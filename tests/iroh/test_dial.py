@@ -36,6 +36,7 @@ class Script:
     """A way that finds (delay in seconds, address) pairs."""
 
     name = "script"
+    problem = ""
     keeps_looking = True
 
     def __init__(self, *finds: tuple[float, Address]) -> None:

@@ -2,24 +2,39 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.discovery import dns_server
 from tests.support.endpoints import until
+from tests.support.relay_network import relay_server, url_of
 from tests.support.tape import Tape
 
-from tunnel_rs.errors import LinkClosedError, LocalError, PeerNotFoundError, UnreachableError
+from tunnel_rs.errors import (
+    ConfigError,
+    LinkClosedError,
+    LocalError,
+    PeerNotFoundError,
+    UnreachableError,
+)
 from tunnel_rs.iroh import endpoint as endpoint_module
+from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.endpoint import Endpoint
 from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.iroh.ways import OnFound
 from tunnel_rs.net.interfaces import local_interfaces
-from tunnel_rs.net.udp import UdpSocket
+from tunnel_rs.net.quic_connection import QuicConnection
+from tunnel_rs.net.udp import UdpSocket, sock_addr
 from tunnel_rs.proto.raw_keys import Identity
-from tunnel_rs.reports import Report, Trying, silent
-from tunnel_rs.values import Secret, SocketAddr
+from tunnel_rs.proto.relay_addr import RelayUrl
+from tunnel_rs.reports import Notice, PathChanged, Report, Reporter, Trying, silent
+from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 SEED = Secret(bytes(range(32)))
 LOOPBACK = SocketAddr("127.0.0.1", 0)
@@ -257,3 +272,213 @@ async def test_a_bind_that_is_cancelled_closes_its_sockets(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert all(each._sock.fileno() == -1 for each in opened)
+
+
+# Relays and discovery
+
+
+def over_relays(*relays: RelayUrl, **options: Any) -> EndpointSettings:
+    return EndpointSettings(**{"relays": relays, "lan_discovery": False, **options})
+
+
+@asynccontextmanager
+async def endpoint(
+    settings: EndpointSettings, *, accept: bool = False, report: Reporter = silent
+) -> AsyncIterator[Endpoint]:
+    made = await Endpoint.bind(settings, accept=accept, report=report)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def echoed(link: QuicConnection, server: Endpoint, payload: bytes) -> bytes:
+    """What comes out at the server of a stream that the client opens."""
+    accepted = await server.accept()
+    accepted.open_window()
+    stream = await link.open_stream()
+    stream.write(payload)
+    return await Tape(await accepted.accept_stream()).read(len(payload))
+
+
+async def test_with_the_relay_alone_no_udp_socket_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint_module.UdpSocket, "bind", None)
+    monkeypatch.setattr(endpoint_module, "LanDiscovery", None)
+    async with relay_server() as relay:
+        settings = over_relays(url_of(relay), relay_only=True, lan_discovery=True)
+        async with (
+            endpoint(replace(settings, secret_key=SEED), accept=True) as server,
+            endpoint(settings) as client,
+        ):
+            await server.online()
+            assert server.ways == (f"relay {url_of(relay)}",) and server.addresses == ()
+            link = await client.connect(SERVER_ID, timeout=5)
+            assert link.address == url_of(relay).text
+            assert await echoed(link, server, b"through") == b"through"
+
+
+async def test_a_client_asks_at_all_given_relays() -> None:
+    async with relay_server() as home, relay_server() as other:
+        both = (url_of(other), url_of(home))
+        async with (
+            endpoint(over_relays(url_of(home), secret_key=SEED), accept=True) as server,
+            endpoint(over_relays(*both)) as client,
+        ):
+            await server.online()
+            link = await client.connect(SERVER_ID, timeout=5)
+            assert link.address == url_of(home).text
+
+
+async def test_by_its_id_alone_a_server_is_found() -> None:
+    async with relay_server() as relay, relay_server() as other, dns_server() as dns:
+        publishing = DiscoverySettings(publish_url=dns.pkarr_url)
+        asking = DiscoverySettings(resolve_url=dns.pkarr_url)
+        reports: list[Report] = []
+        settings = over_relays(url_of(relay), secret_key=SEED, discovery=publishing)
+        async with (
+            endpoint(settings, accept=True, report=reports.append) as server,
+            endpoint(over_relays(url_of(other), discovery=asking)) as client,
+            endpoint(over_relays(discovery=asking)) as without_relays,
+        ):
+            await server.online()
+            await until(lambda: any("published" in str(report) for report in reports))
+            link = await client.connect(SERVER_ID, timeout=5)
+            assert link.address == url_of(relay).text
+            with pytest.raises(PeerNotFoundError, match="and relays are turned off"):
+                await without_relays.connect(SERVER_ID, timeout=0.5)
+
+
+async def test_direct_addresses_are_published_and_dialled_when_asked_for() -> None:
+    async with dns_server() as dns:
+        publishing = DiscoverySettings(publish_url=dns.pkarr_url, publish_direct_addresses=True)
+        asking = DiscoverySettings(resolve_url=dns.pkarr_url)
+        reports: list[Report] = []
+        settings = replace(SERVER, discovery=publishing)
+        async with (
+            endpoint(settings, accept=True, report=reports.append) as server,
+            endpoint(replace(CLIENT, discovery=asking)) as client,
+        ):
+            await server.online()
+            await until(lambda: any("published" in str(report) for report in reports))
+            link = await client.connect(SERVER_ID, timeout=5)
+            assert link.address == str(server.addresses[0])
+
+
+async def test_what_was_tried_and_why_it_failed_is_in_the_error() -> None:
+    nobody = RelayUrl.parse("http://127.0.0.1:9/")
+    async with relay_server() as relay, dns_server() as dns:
+        settings = over_relays(
+            url_of(relay), nobody, discovery=DiscoverySettings(resolve_url=dns.pkarr_url)
+        )
+        async with endpoint(settings) as client:
+            with pytest.raises(UnreachableError) as caught:
+                await client.connect(SERVER_ID, timeout=1)
+    text = str(caught.value)
+    assert f"relay {url_of(relay)}: no answer through it; is the peer connected" in text
+    assert "relay http://127.0.0.1:9/: " in text and "refused" in text.lower()
+    assert f"{dns.pkarr_url}: {dns.pkarr_url} has no record of {SERVER_ID.short}" in text
+
+
+async def test_a_server_without_its_relay_goes_on_with_a_warning() -> None:
+    nobody = RelayUrl.parse("http://127.0.0.1:9/")
+    reports: list[Report] = []
+    settings = over_relays(nobody, bind=LOOPBACK, secret_key=SEED)
+    async with endpoint(settings, accept=True, report=reports.append) as server:
+        await server.online(timeout=0.3)
+        assert server.ways == ()
+    warnings = [each.text for each in reports if isinstance(each, Notice)]
+    assert any(
+        text.startswith("no relay was reached in 0.3 s (http://127.0.0.1:9/: ") for text in warnings
+    )
+
+
+async def test_a_server_that_has_nothing_but_its_relay_cannot_do_without() -> None:
+    nobody = RelayUrl.parse("http://127.0.0.1:9/")
+    async with endpoint(over_relays(nobody, relay_only=True), accept=True) as server:
+        with pytest.raises(UnreachableError, match="check the network and --relay-url"):
+            await server.online(timeout=0.3)
+
+
+async def test_a_connection_over_a_relay_moves_to_a_direct_path_that_is_found_later() -> None:
+    async with relay_server() as relay:
+        reports: list[Report] = []
+        settings = over_relays(url_of(relay), bind=LOOPBACK, secret_key=SEED)
+        async with endpoint(settings, accept=True) as server:
+            await server.online()
+            late = LateAddress(server.addresses[0])
+            dialling = over_relays(url_of(relay), bind=LOOPBACK)
+            async with endpoint(dialling, report=reports.append) as client:
+                ways = client._ways_to_peers()
+                client._ways_to_peers = lambda: [*ways, late]  # type: ignore[method-assign]
+                link = await client.connect(SERVER_ID, timeout=5)
+                assert link.address == url_of(relay).text
+                late.appear()
+                await until(lambda: link.address == str(server.addresses[0]))
+                assert await echoed(link, server, b"through" * 10_000) == b"through" * 10_000
+                await until(lambda: PathChanged("found late") in reports)
+
+
+class LateAddress:
+    """A way that finds an address when the test says so."""
+
+    name, problem, keeps_looking = "late", "", True
+
+    def __init__(self, address: SocketAddr) -> None:
+        self._address = sock_addr(address)
+        self._listeners: list[OnFound] = []
+        self._appeared = False
+
+    def find(self, peer: EndpointId, on_found: OnFound) -> Callable[[], None]:
+        self._listeners.append(on_found)
+        if self._appeared:
+            on_found(self._address, "found late")
+        return lambda: None
+
+    def appear(self) -> None:
+        self._appeared = True
+        for on_found in self._listeners:
+            on_found(self._address, "found late")
+
+
+async def test_when_the_server_goes_to_another_relay_the_connection_follows() -> None:
+    async with relay_server() as one, relay_server() as two:
+        both = (url_of(one), url_of(two))
+        settings = over_relays(*both, relay_only=True)
+        async with (
+            endpoint(replace(settings, secret_key=SEED), accept=True) as server,
+            endpoint(settings) as client,
+        ):
+            await server.online()
+            link = await client.connect(SERVER_ID, timeout=5)
+            assert await echoed(link, server, b"before") == b"before"
+            home = one if link.address == url_of(one).text else two
+            await home.close()
+            stream = await link.open_stream()
+            stream.write(b"after")
+            left = url_of(two if home is one else one).text
+            async with asyncio.timeout(6):
+                while link.address != left or link.engine.total_unsent:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_client_is_told_when_a_relay_is_back() -> None:
+    async with relay_server() as relay:
+        told = asyncio.Event()
+        async with endpoint(over_relays(url_of(relay))) as client:
+            client.on_relay_up = told.set
+            with pytest.raises(UnreachableError):
+                await client.connect(SERVER_ID, timeout=0.5)
+            await asyncio.wait_for(told.wait(), 5)
+
+
+async def test_a_wrong_ca_file_leaves_nothing_open(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("nothing")
+    relay = RelayUrl.parse("https://relay.example")
+    with pytest.raises(ConfigError, match="ca.pem"):
+        await Endpoint.bind(over_relays(relay, relay_ca_file=file), accept=True, report=silent)
+    discovery = DiscoverySettings(resolve_url="https://dns.example/pkarr", ca_file=file)
+    with pytest.raises(ConfigError, match="ca.pem"):
+        await Endpoint.bind(over_relays(discovery=discovery), accept=False, report=silent)

@@ -185,7 +185,8 @@ class Endpoint:
         if self._lan is not None:
             ways.append(Lan(self._lan))
         if self._resolver is not None:
-            ways.append(Discovery(settings.discovery.asked, self._resolver, self._tasks))
+            asked, relays = settings.discovery.asked, self._relays is not None
+            ways.append(Discovery(asked, self._resolver, self._tasks, relays=relays))
         if settings.relays:
             waits = settings.public_relays and self._resolver is not None
             urls = [relay.text for relay in settings.relays]

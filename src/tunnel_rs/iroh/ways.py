@@ -107,9 +107,13 @@ class Discovery:
 
     keeps_looking = True
 
-    def __init__(self, name: str, resolver: Resolver, tasks: TaskScope) -> None:
-        """`name`: what is asked, for people. `tasks` owns the look-ups."""
+    def __init__(
+        self, name: str, resolver: Resolver, tasks: TaskScope, *, relays: bool = True
+    ) -> None:
+        """`name`: what is asked, for people. `tasks` owns the look-ups. Without `relays` only
+        addresses are of use."""
         self.name = name
+        self._relays = relays
         self.problem = ""
         self._resolver = resolver
         self._tasks = tasks
@@ -138,8 +142,11 @@ class Discovery:
     def _tell(self, peer: EndpointId, record: EndpointRecord, on_found: OnFound) -> None:
         for address in record.addresses:
             on_found(sock_addr(address), f"{address} ({self.name})")
-        for url in record.relay_urls:
-            on_found(RelayAddr(url, peer), _relay_text(url))
+        if self._relays:
+            for url in record.relay_urls:
+                on_found(RelayAddr(url, peer), _relay_text(url))
+        elif not record.addresses:
+            self.problem = "it is reached over a relay, and relays are turned off"
 
 
 def _relay_text(url: str) -> str:

@@ -102,6 +102,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_peer_cid_available",
         "_ping_pending",
         "_probe_pending",
+        "_remote_ack_delay_exponent",
         "_remote_max_data",
         "_remote_max_data_used",
         "_remote_max_idle_timeout",

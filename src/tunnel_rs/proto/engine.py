@@ -537,6 +537,9 @@ class Engine(PathMoves):
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         parameters = pull_quic_transport_parameters(Buffer(data=data))
+        if parameters.ack_delay_exponent is not None:
+            # aioquic 1.7.2 reads it and keeps the default.
+            self._remote_ack_delay_exponent = parameters.ack_delay_exponent
         if parameters.max_udp_payload_size is not None:
             self._peer_largest_datagram = parameters.max_udp_payload_size
         self._peer_allows_moves = not parameters.disable_active_migration
