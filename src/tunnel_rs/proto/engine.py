@@ -27,8 +27,10 @@ from aioquic.quic.packet import (
     pull_quic_transport_parameters,
 )
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
 
 from tunnel_rs.proto import aioquic_contract
+from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_delay
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
@@ -155,6 +157,7 @@ class Engine(PathMoves):
         self._mtu = MtuDiscovery()
         self._mtu_address: Address = None
         self._peer_largest_datagram = _LARGEST_DATAGRAM
+        self._ack_frequency: AckFrequency | None = None
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
@@ -467,6 +470,31 @@ class Engine(PathMoves):
         self._max_datagram_size = self._mtu.size
         self._recovery.set_datagram_size(self._mtu.size)
 
+    def _has_work(self, now: float) -> bool:
+        frequency = self._ack_frequency
+        if frequency is not None:
+            frequency.window_is(self._loss.congestion_window // self._max_datagram_size)
+            if frequency.is_due:
+                return True
+        return super()._has_work(now)
+
+    def _write_control_frames(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        super()._write_control_frames(builder, space)
+        if self._ack_frequency is not None and self._ack_frequency.is_due:
+            buf = builder.start_frame(
+                ACK_FREQUENCY,
+                capacity=2 + 4 * 8,
+                handler=self._on_ack_frequency_delivery,
+                handler_args=(self._ack_frequency,),
+            )
+            buf.push_bytes(self._ack_frequency.next_frame())
+
+    def _on_ack_frequency_delivery(
+        self, delivery: QuicDeliveryState, frequency: AckFrequency
+    ) -> None:
+        if delivery is not QuicDeliveryState.ACKED:
+            frequency.is_due = True
+
     def _repeat_close(self) -> None:
         """Answer packets that cross our close with the close, less and less often
         (RFC 9000 section 10.2.1)."""
@@ -542,6 +570,9 @@ class Engine(PathMoves):
             self._remote_ack_delay_exponent = parameters.ack_delay_exponent
         if parameters.max_udp_payload_size is not None:
             self._peer_largest_datagram = parameters.max_udp_payload_size
+        delay = min_ack_delay(data)
+        if delay is not None:
+            self._ack_frequency = AckFrequency(delay)
         self._peer_allows_moves = not parameters.disable_active_migration
 
     def _idle_timeout(self) -> float:
