@@ -52,6 +52,12 @@ def test_default_relays_are_not_contacted_beside_ones_own() -> None:
     assert settings.ca_file == Path("ca")
 
 
+def test_no_relay_at_all_can_be_asked_for() -> None:
+    assert build(relay_urls=("none",)).relays == ()
+    with pytest.raises(UsageError, match="cannot be given beside a URL"):
+        build(relay_urls=("none", "http://r.example/"))
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [

@@ -38,6 +38,7 @@ class Script:
     name = "script"
     problem = ""
     keeps_looking = True
+    problem = ""
 
     def __init__(self, *finds: tuple[float, Address]) -> None:
         self._finds = finds

@@ -14,7 +14,13 @@ from tunnel_rs.proto.qad import DEFAULT_PORT
 
 
 @click.command()
-@click.option("--relay-url", "relay_urls", metavar="URL", multiple=True, help="Relay to look at.")
+@click.option(
+    "--relay-url",
+    "relay_urls",
+    metavar="URL",
+    multiple=True,
+    help="Relay to look at; none: no relay.",
+)
 @click.option("--dns-server", metavar="URL", help="pkarr base URL to look at, or none.")
 @click.option(
     "--stun-server",

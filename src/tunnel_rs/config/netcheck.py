@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tunnel_rs.config.kinds import NO_RELAYS
 from tunnel_rs.errors import UsageError
 from tunnel_rs.iroh.discovery_settings import NO_DISCOVERY, choose_discovery
 from tunnel_rs.iroh.netcheck import MAX_RELAYS, MAX_STUN_SERVERS, NetcheckSettings
@@ -12,6 +13,7 @@ from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.stun import DEFAULT_PORT
 from tunnel_rs.values import HostPort
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -30,7 +32,7 @@ def build_netcheck(
     infrastructure = public_infrastructure(environ)
     if offline and dns_server is None:
         dns_server = NO_DISCOVERY
-    relays = relay_urls or (() if offline else infrastructure.relay_urls)
+    relays = _relays(relay_urls, () if offline else infrastructure.relay_urls)
     _limit("--relay-url", relays, MAX_RELAYS)
     _limit("--stun-server", stun_servers, MAX_STUN_SERVERS)
     return NetcheckSettings(
@@ -46,7 +48,12 @@ def build_netcheck(
     )
 
 
-S = TypeVar("S")
+def _relays(given: Sequence[str], default: Sequence[str]) -> Sequence[str]:
+    if NO_RELAYS in given:
+        if len(given) > 1:
+            raise UsageError(f"--relay-url: {NO_RELAYS!r} cannot be given beside a URL")
+        return ()
+    return given or default
 
 
 def _read(flag: str, parse: Callable[[S], T], text: S) -> T:

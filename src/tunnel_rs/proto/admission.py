@@ -146,7 +146,7 @@ class Admission:
         if stray.kind is Kind.OTHER_VERSION and self._accepting:
             return version_negotiation(stray) if self._strays.spend(now) else None
         if stray.kind is Kind.SHORT:
-            reset = stateless_reset(datagram, self._reset_tokens, self._random_bytes(27))
+            reset = stateless_reset(datagram, self._reset_tokens, self._random_bytes(26))
             if reset is not None and self._strays.spend(now):
                 return reset
         return None

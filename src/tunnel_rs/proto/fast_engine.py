@@ -44,6 +44,9 @@ _MIN_ACK_DELAY, _MAX_ACK_DELAY = 0.002, 0.010
 _MAX_LEAD_RANGES = 4
 _MAX_LEAD = 80
 
+_SCRATCH = memoryview(bytearray(MAX_TRAIN))
+"""Where trains are sealed; each is copied out before the next one begins."""
+
 _ONE_RTT = tls.Epoch.ONE_RTT
 _STREAM, _FIN, _LEN, _OFF = 0x08, 0x01, 0x02, 0x04
 _MAX_HEAD = 25
@@ -55,8 +58,6 @@ class FastEngine(Engine):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._buffer = bytearray(MAX_TRAIN)
-        self._view = memoryview(self._buffer)
         self._is_supported = False
         self._sealed_with: tuple[object, int] | None = None
         self._packets_with_key = 0
@@ -145,7 +146,7 @@ class FastEngine(Engine):
                 record, end = sent
                 budget -= record.packets
                 pacer.spend(record.sent_bytes)
-                trains.append((bytes(self._view[:end]), record.size, self.address))
+                trains.append((bytes(_SCRATCH[:end]), record.size, self.address))
             if budget <= 0:
                 break
         if self._work and window >= size and budget <= 0:
@@ -184,7 +185,7 @@ class FastEngine(Engine):
         lead = self._ack_lead(now, step - (stop - start)) if segments == 1 else b""
         base = start - sender._buffer_start
         with memoryview(sender._buffer) as data, data[base : base + stop - start] as part:
-            end = sealer.seal(self._view, number, frame, start, part, step, lead + last_frame)
+            end = sealer.seal(_SCRATCH, number, frame, start, part, step, lead + last_frame)
         record = SentTrain(
             number,
             number + segments,
