@@ -33,6 +33,7 @@ from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, sock_addr
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.relay_addr import RelayUrl
+from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.reports import Notice, PathChanged, Report, Reporter, Trying, silent
 from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
@@ -140,6 +141,15 @@ async def test_a_port_in_use_is_a_local_error_and_leaves_nothing_open(
     with pytest.raises(LocalError, match=f"cannot bind UDP {taken.address}: the port is in use"):
         await Endpoint.bind(settings, accept=True, report=silent)
     taken.close()
+
+
+@pytest.mark.parametrize("bind", [LOOPBACK, None])
+async def test_offload_can_be_switched_off_for_all_sockets(bind: SocketAddr | None) -> None:
+    transport = TransportSettings(offload=False)
+    settings = EndpointSettings(bind=bind, lan_discovery=False, transport=transport)
+    endpoint = await Endpoint.bind(settings, accept=True, report=silent)
+    assert not any(sock.segmentation or sock.coalescing for sock in endpoint._sockets)
+    await endpoint.close()
 
 
 async def test_by_default_there_is_a_socket_for_each_family() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tunnel_rs.config import schema
+from tunnel_rs.config import schema, transport_options
 from tunnel_rs.config.keyfile import read_secret_key
 from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.option import Option
@@ -112,16 +112,18 @@ def _endpoint(values: Values, secret_key: Secret[bytes] | None) -> EndpointSetti
 
 
 def _transport(values: Values) -> TransportSettings:
-    receive_window = values.get(schema.RECEIVE_WINDOW)
-    send_window = values.get(schema.SEND_WINDOW)
-    idle_timeout = values.get(schema.IDLE_TIMEOUT)
+    receive_window = values.get(transport_options.RECEIVE_WINDOW)
+    send_window = values.get(transport_options.SEND_WINDOW)
+    idle_timeout = values.get(transport_options.IDLE_TIMEOUT)
     return TransportSettings(
-        congestion_controller=values.get(schema.CONGESTION),
+        congestion_controller=values.get(transport_options.CONGESTION),
         receive_window=receive_window,
         send_window=receive_window if send_window is None else send_window,
         idle_timeout=idle_timeout,
         # Two chances to be heard within the idle timeout.
         keep_alive=min(_MAX_KEEP_ALIVE, idle_timeout / 3),
+        fast_path=values.get(transport_options.FAST_PATH),
+        offload=values.get(transport_options.OFFLOAD),
     )
 
 

@@ -9,15 +9,10 @@ from pathlib import Path
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import ListenAddress
 from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
+from tunnel_rs.config.transport_options import TRANSPORT
 from tunnel_rs.forward.settings import Network, Tunnel
 from tunnel_rs.proto.iroh_defaults import STAGING_VARIABLE
 from tunnel_rs.proto.relay_addr import RelayUrl
-from tunnel_rs.proto.transport_settings import (
-    DEFAULT_WINDOW,
-    MAX_WINDOW,
-    MIN_WINDOW,
-    CongestionController,
-)
 from tunnel_rs.values import EndpointId, HostPort, Secret, SocketAddr, SourceUrl
 
 MODE = "iroh"
@@ -308,39 +303,6 @@ BIND: Option[SocketAddr | None] = Option(
     flags=("--bind",),
     metavar="IP:PORT",
 )
-CONGESTION: Option[CongestionController] = Option(
-    "congestion_controller",
-    kinds.CONGESTION_CONTROLLER,
-    CongestionController.CUBIC,
-    BOTH,
-    "What limits the sending rate: cubic, or newreno (also written new_reno).",
-    key="iroh.transport.congestion_controller",
-)
-RECEIVE_WINDOW: Option[int] = Option(
-    "receive_window",
-    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
-    DEFAULT_WINDOW,
-    BOTH,
-    "Most bytes of a stream held for a slow reader; costs that much memory per stalled stream.",
-    key="iroh.transport.receive_window",
-)
-SEND_WINDOW: Option[int | None] = Option(
-    "send_window",
-    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
-    None,
-    BOTH,
-    "Most bytes sent and not yet acknowledged on a connection; default: the receive window.",
-    key="iroh.transport.send_window",
-)
-IDLE_TIMEOUT: Option[float] = Option(
-    "idle_timeout",
-    kinds.seconds(5, 86_400),
-    300.0,
-    BOTH,
-    "Seconds without a sign of the peer after which the connection is given up.",
-    key="iroh.transport.idle_timeout",
-)
-
 OPTIONS: tuple[Option[object], ...] = (
     SERVER_NODE_ID,
     SOURCE,
@@ -371,10 +333,7 @@ OPTIONS: tuple[Option[object], ...] = (
     RECONNECT,
     CONNECT_TIMEOUT,
     UDP_IDLE_TIMEOUT,
-    CONGESTION,
-    RECEIVE_WINDOW,
-    SEND_WINDOW,
-    IDLE_TIMEOUT,
+    *TRANSPORT,
 )
 
 

@@ -105,7 +105,9 @@ class Endpoint:
             self._resolver = make_resolver(discovery, resolving)
 
     def _open_sockets(self, *, mirror: bool) -> None:
-        self._sockets = _bind_sockets(self._settings.bind, mirror=mirror)
+        self._sockets = _bind_sockets(
+            self._settings.bind, mirror=mirror, offload=self._settings.transport.offload
+        )
         for socket in self._sockets:
             self._quic.add_face(UdpFace(socket))
             socket.start(self._quic)
@@ -208,14 +210,14 @@ class Endpoint:
         await self._open.aclose()
 
 
-def _bind_sockets(address: SocketAddr | None, *, mirror: bool) -> list[UdpSocket]:
+def _bind_sockets(address: SocketAddr | None, *, mirror: bool, offload: bool) -> list[UdpSocket]:
     """One socket for `address`; by default one for each address family there is."""
     if address is not None:
-        return [UdpSocket.bind(address, mirror=mirror)]
+        return [UdpSocket.bind(address, mirror=mirror, offload=offload)]
     sockets: list[UdpSocket] = []
     for ip in ("0.0.0.0", "::"):
         try:
-            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror))
+            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror, offload=offload))
         except LocalError as exc:
             error = exc
     if not sockets:
