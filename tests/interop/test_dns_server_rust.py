@@ -65,6 +65,8 @@ async def discovery_server(command: list[str], directory: Path) -> AsyncIterator
         f'default_soa = "ns1.{ORIGIN} hostmaster.{ORIGIN} 0 10800 3600 604800 30"\n'
         f'default_ttl = 30\nrr_a = "127.0.0.1"\nrr_ns = "ns1.{ORIGIN}"\n'
         "[metrics]\ndisabled = true\n"
+        "[zone_store]\nmax_batch_size = 64\nmax_batch_time = '100ms'\n"
+        "eviction = '7d'\neviction_interval = '1h'\n"
     )
     environment = f"IROH_DNS_DATA_DIR={directory}/data"
     async with running("env", environment, *command, config) as program:
