@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench soak lock clean
+.PHONY: help demo test check lint format bench soak rust lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ bench: $(VENV)/development.stamp ## measure beside direct TCP, ssh -L, asyncssh 
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)
+
+rust: $(VENV)/development.stamp ## run the interop suites against the real iroh servers (needs cargo)
+	PYTHON=$(BIN)/python tests/interop/rust_servers.sh
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv
