@@ -57,7 +57,9 @@ async def failure(script: Script, *, timeout: float = 0.05) -> str:
 
 
 async def test_a_record_in_the_dns_is_found_with_one_question() -> None:
-    found, queries = await asked(lambda query, _: txt_answer(query, RELAY, b"addr=10.0.0.1:7"))
+    found, queries = await asked(
+        lambda query, _: txt_answer(query, RELAY, b"addr=10.0.0.1:7"), timeout=5, delays=(0.0, 5.0)
+    )
     assert found == [EndpointRecord(("https://relay.example/",), (SocketAddr("10.0.0.1", 7),))]
     assert len(queries) == 1
     assert queries[0].type == RecordType.TXT
