@@ -31,6 +31,8 @@ EXAMPLES: list[Report] = [
     reports.SessionOpened(1, SOURCE),
     reports.SessionClosed(1, SOURCE, 10, 20, ""),
     reports.SessionRefused("tcp://10.0.0.1:22", "not allowed"),
+    reports.RelayReady(("http://127.0.0.1:3340/",), "everyone", HERE, None, None, None),
+    reports.DiscoveryReady(("http://127.0.0.1/pkarr",), ("a.",), HERE, None, HERE, None, None),
     Notice("info", "hello"),
 ]
 
