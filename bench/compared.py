@@ -17,8 +17,9 @@ from bench.lines import HERE, OFFLINE, Line, OurServer, core, free_port, listeni
 from bench.processes import BenchError, Program, printed, python
 
 MAKE = Callable[[int], AbstractContextManager[Line]]
+ETHERNET = (str(HERE / "ethernet.py"),)
 LEAST_CARRIED = 1_000_000
-"""Bytes each way; a wire that carried less was gone around."""
+"""Bytes; a wire that carried less was gone around."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class Compared:
 @contextmanager
 def over_wire(target: int, *, settings: str = "", path: tuple[str, ...] = ()) -> Iterator[Line]:
     """Ours, with `bench/wire.py` between the two sides; `path`: its options."""
-    runner = (str(HERE / "no_lan.py"),)
-    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=runner) as server:
+    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=ETHERNET) as server:
         far = server.address.rpartition(":")[2]
         with Program(python(HERE / "wire.py", far, *path)) as wire:
             near = wire.wait_for("port ").rpartition(" ")[2]
@@ -53,7 +53,7 @@ def over_wire(target: int, *, settings: str = "", path: tuple[str, ...] = ()) ->
                 wire.terminate()
                 counts = json.loads(wire.wait_for("carried ").partition("carried ")[2])
     print(f"  the wire: {counts}", file=sys.stderr)
-    if min(way["carried"] for way in counts.values()) < LEAST_CARRIED:
+    if sum(way["carried"] for way in counts.values()) < LEAST_CARRIED:
         raise BenchError(f"the connection went around the wire: {counts}")
 
 
@@ -97,6 +97,8 @@ def pproxy(target: int) -> Iterator[Line]:
 STOCK, OURS, IROH = "stock aioquic", "tunnel-rs", "tunnel-rs to real iroh"
 NO_OFFLOAD, NO_FAST, NEITHER = "without GSO/GRO", "fast path off", "both off"
 NEWRENO = "newreno"
+SMALL = "1452-byte datagrams"
+SMALL_NO_OFFLOAD, SMALL_NO_FAST = f"{SMALL}, {NO_OFFLOAD}", f"{SMALL}, {NO_FAST}"
 WIRE, LOSS, REORDER = "200 Mbit/s, 20 ms", "the same, 1 % loss", "the same, 0.5 % reordered"
 LOSS_STOCK, REORDER_STOCK = f"{LOSS}, fast path off", f"{REORDER}, fast path off"
 SSH, ASYNCSSH, PPROXY = "ssh -L", "asyncssh", "pproxy, AES-256-GCM pair"
@@ -115,6 +117,13 @@ ALL: dict[str, Compared] = {
     ),
     NEWRENO: Compared(
         partial(lines.ours, settings='congestion_controller = "newreno"'), setting=NEWRENO
+    ),
+    SMALL: Compared(partial(lines.ours, runner=ETHERNET), setting=SMALL),
+    SMALL_NO_OFFLOAD: Compared(
+        partial(lines.ours, settings="offload = false", runner=ETHERNET), setting=SMALL_NO_OFFLOAD
+    ),
+    SMALL_NO_FAST: Compared(
+        partial(lines.ours, settings=_NO_FAST, runner=ETHERNET), setting=SMALL_NO_FAST
     ),
     IROH: Compared(to_iroh, small=True),
     WIRE: Compared(over_wire),

@@ -227,6 +227,10 @@ def all_goals() -> list[Goal]:
         *(_cpu(compared.OURS, way, 4, "TCP, one stream, GSO/GRO") for way in ways),
         *(_speed(compared.NO_OFFLOAD, way, 5, "the same without GSO/GRO") for way in ways),
         *(_cpu(compared.NO_OFFLOAD, way, 8, "the same without GSO/GRO") for way in ways),
+        *(_speed(compared.SMALL, way, 12, _SMALL) for way in ways),
+        *(_cpu(compared.SMALL, way, 4, _SMALL) for way in ways),
+        *(_speed(compared.SMALL_NO_OFFLOAD, way, 5, _SMALL_ALONE) for way in ways),
+        *(_cpu(compared.SMALL_NO_OFFLOAD, way, 8, _SMALL_ALONE) for way in ways),
         _speed(compared.IROH, "up", 12, "to a real iroh endpoint"),
         _speed(compared.IROH, "down", 8, "from a real iroh endpoint"),
         *(_many(way) for way in ways),
@@ -239,6 +243,7 @@ def all_goals() -> list[Goal]:
     ]
 
 
+_SMALL, _SMALL_ALONE = "1452-byte datagrams, GSO/GRO", "1452-byte datagrams without GSO/GRO"
 _TROUBLES = ("1 % loss", "0.5 % reordering")
 
 

@@ -109,10 +109,12 @@ def stock_aioquic(target: int) -> Iterator[Line]:
 
 
 @contextmanager
-def ours(target: int, *, settings: str = "") -> Iterator[Line]:
+def ours(
+    target: int, *, settings: str = "", runner: tuple[str, ...] = ("-m", "tunnel_rs")
+) -> Iterator[Line]:
     """`tunnel-rs server` and `tunnel-rs client`. `settings`: lines of TOML for both sides, from
-    the table `[iroh.transport]`."""
-    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",)) as server:
+    the table `[iroh.transport]`. `runner`: what Python runs as `tunnel-rs`."""
+    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=runner) as server:
         with server.client("-s", f"tcp://127.0.0.1:{target}", "-t", "127.0.0.1:0") as client:
             port = listening(client)
             client.wait_for('"tunnel_up"')

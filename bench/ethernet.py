@@ -1,7 +1,10 @@
-"""`tunnel-rs` without LAN discovery: that finds the server of this machine around `wire.py`."""
+"""`tunnel-rs` that takes loopback for a network: no LAN discovery, which would find the server of
+this machine around `wire.py`, and no datagrams larger than Ethernet carries.
+"""
 
 from tunnel_rs.cli.main import main
 from tunnel_rs.iroh.endpoint import Endpoint
+from tunnel_rs.net import quic
 
 
 async def _open_lan(self: Endpoint, accept: bool) -> None:
@@ -10,4 +13,5 @@ async def _open_lan(self: Endpoint, accept: bool) -> None:
 
 if __name__ == "__main__":
     Endpoint._open_lan = _open_lan  # type: ignore[method-assign]
+    quic.LARGEST_ON_LOOPBACK = quic.LARGEST_ON_IPV4
     main()
