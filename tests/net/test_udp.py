@@ -551,3 +551,39 @@ async def test_a_kernel_without_coalescing_is_noticed_at_the_start(
     sock = UdpSocket.bind(LOOPBACK)
     assert not sock.coalescing
     sock.close()
+
+
+@linux
+async def test_datagrams_the_kernel_has_not_coalesced_are_joined_to_trains(
+    open_socket: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, sink = open_socket()
+    one, other = ("127.0.0.1", 9), ("127.0.0.1", 10)
+    reads: list[tuple[bytes, int, SockAddr]] = [
+        (b"a" * 4, 4, one),
+        (b"b" * 8, 4, one),  # coalesced by the kernel
+        (b"c" * 3, 3, one),  # a shorter one ends a train
+        (b"d" * 4, 4, one),
+        (b"e" * 4, 4, other),
+    ]
+
+    def read(into: memoryview) -> tuple[int, int, SockAddr]:
+        if not reads:
+            raise BlockingIOError
+        data, segment_size, address = reads.pop(0)
+        into[: len(data)] = data
+        return len(data), segment_size, address
+
+    trains: list[tuple[bytes, int, SockAddr]] = []
+    monkeypatch.setattr(sock, "_read_message", read)
+    monkeypatch.setattr(
+        sink,
+        "receive_train",
+        lambda train, size, source: trains.append((bytes(train), size, source)),
+    )
+    assert sock._read_trains() == 6
+    assert trains == [
+        (b"aaaabbbbbbbbccc", 4, one),
+        (b"dddd", 4, one),
+        (b"eeee", 4, other),
+    ]

@@ -93,7 +93,7 @@ class UdpSocket:
         self.coalescing = offload and linux and self._enable(_SOL_UDP, _UDP_GRO)
         self.mirroring = mirror and linux and self._enable_mirroring()
         # Without the kernel's help, datagrams are gathered one behind the other.
-        self._view = memoryview(bytearray(_LARGEST if self.coalescing else _GATHERED))
+        self._view = memoryview(bytearray(_GATHERED))
 
     @classmethod
     def bind(
@@ -179,24 +179,43 @@ class UdpSocket:
         self._readable()
 
     def _read_trains(self) -> int:
-        """Deliver what the kernel has gathered; returns how many datagrams there were."""
+        """Deliver what the kernel has gathered; returns how many datagrams there were.
+
+        What it has not (packets that came one by one) is gathered here: each train delivered has
+        a price of its own.
+        """
         assert self._sink is not None
-        reads = datagrams = octets = 0
+        view, deliver, read = self._view, self._sink.receive_train, self._read_message
+        reads = datagrams = octets = start = end = segment_size = last = 0
+        source: SockAddr = ("", 0)
         while reads < _READS_PER_WAKE and octets < _BYTES_PER_WAKE:
             reads += 1
+            if end + _LARGEST > len(view):
+                deliver(view[start:end], segment_size, source)
+                start = end = last = 0
             try:
-                size, segment_size, address = self._read_message(self._view)
+                size, each, address = read(view[end:])
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 # A queued ICMP error of an earlier send (Windows, or a connected peer); the
                 # datagrams behind it are still there.
                 continue
-            octets += size
             # Nothing can be sent to port 0: such a source is forged.
-            if size and address[1]:
-                datagrams += -(-size // segment_size)
-                self._sink.receive_train(self._view[:size], segment_size, address)
+            if not size or not address[1]:
+                continue
+            octets += size
+            count = -(-size // each)
+            datagrams += count
+            fits = each == segment_size or (count == 1 and size < segment_size)
+            if address != source or not fits or last != segment_size:
+                if end > start:
+                    deliver(view[start:end], segment_size, source)
+                start, segment_size, source = end, each, address
+            end += size
+            last = size - (count - 1) * each
+        if end > start:
+            deliver(view[start:end], segment_size, source)
         return datagrams
 
     def _gather(self) -> int:
