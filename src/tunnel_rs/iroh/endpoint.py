@@ -8,7 +8,7 @@ from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.iroh.ways import GivenAddresses, Lan, Way
 from tunnel_rs.net.interfaces import local_interfaces, reachable_addresses
-from tunnel_rs.net.quic import QuicEndpoint, UdpFace
+from tunnel_rs.net.quic import ALPN, QuicEndpoint, UdpFace
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.raw_keys import Identity
@@ -39,13 +39,13 @@ class Endpoint:
 
     @classmethod
     async def bind(
-        cls, settings: EndpointSettings, *, accept: bool, report: Reporter
+        cls, settings: EndpointSettings, *, accept: bool, report: Reporter, alpn: str = ALPN
     ) -> "Endpoint":
-        """Open the sockets and, with `accept`, take connections and announce ourselves. Raises
-        LocalError."""
+        """Open the sockets and, with `accept`, take connections and announce ourselves. Peers
+        have to speak `alpn`. Raises LocalError."""
         seed = settings.secret_key or Secret(os.urandom(32))
-        quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept)
-        sockets = _bind_sockets(settings.bind, mirror=accept)
+        quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept, alpn=alpn)
+        sockets = _bind_sockets(settings.bind, settings.mark, mirror=accept)
         for socket in sockets:
             quic.add_face(UdpFace(socket))
             socket.start(quic)
@@ -107,14 +107,14 @@ class Endpoint:
             await self._lan.close()
 
 
-def _bind_sockets(address: SocketAddr | None, *, mirror: bool) -> list[UdpSocket]:
+def _bind_sockets(address: SocketAddr | None, mark: int | None, *, mirror: bool) -> list[UdpSocket]:
     """One socket for `address`; by default one for each address family there is."""
     if address is not None:
-        return [UdpSocket.bind(address, mirror=mirror)]
+        return [UdpSocket.bind(address, mirror=mirror, mark=mark)]
     sockets: list[UdpSocket] = []
     for ip in ("0.0.0.0", "::"):
         try:
-            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror))
+            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror, mark=mark))
         except LocalError as exc:
             error = exc
     if not sockets:

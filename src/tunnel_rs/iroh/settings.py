@@ -22,4 +22,7 @@ class EndpointSettings:
     peer_addrs: tuple[SocketAddr, ...] = ()
     """Known direct addresses of the server (client only)."""
 
+    mark: int | None = None
+    """Mark (SO_MARK) of our own packets, by which a VPN on this machine lets them pass (Linux)."""
+
     transport: TransportSettings = TransportSettings()
