@@ -8,8 +8,8 @@ from tests.support.forwarding import OTHER_TOKEN, TOKEN, Peer, server_bench
 from tests.support.sockets import until
 
 from tunnel_rs.errors import LinkClosedError
-from tunnel_rs.net import admission as gate
 from tunnel_rs.forward.dialogue import Dialogue
+from tunnel_rs.net import admission as gate
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.messages import AuthRequest, AuthResponse, SourceRequest, encode
 from tunnel_rs.reports import ClientAuthenticated, ClientGone, ClientRefused

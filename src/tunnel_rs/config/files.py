@@ -20,6 +20,7 @@ _OTHER_PROGRAMS = {
     "nostr": "tunnel-rs-ice",
 }
 _HEAD = ("role", "mode")
+_ROLES = " or ".join(f'"{role}"' for role in Role)
 
 
 def read_text(path: Path) -> str:
@@ -57,7 +58,7 @@ class ConfigFile:
         """Which side the file is for. Raises ConfigError when it does not say, or says neither."""
         given = self._head("role", 'role = "server" or role = "client"')
         if given not in set(Role):
-            raise self._wrong("role", given, '"server" or "client"')
+            raise self._wrong("role", given, _ROLES)
         return Role(given)
 
     def entries(self, role: Role) -> Iterator[tuple[Option[object], str, object]]:
