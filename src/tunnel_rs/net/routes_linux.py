@@ -39,7 +39,6 @@ from tunnel_rs.proto.vpn_routes import (
     TABLE,
     Network,
     Rule,
-    normalized,
     rules_for,
 )
 
@@ -166,7 +165,7 @@ class LinuxNetwork:
         await netlink(lambda ip: _set_device(ip, device, config))
 
     async def set_routes(self, device: str, config: RouteConfig) -> None:
-        routes = normalized(config.routes)
+        routes = tuple(dict.fromkeys(config.routes))
         rules = rules_for(routes)
         before, self._routes = self._routes, tuple({*self._routes, *routes})
         rules_before, self._rules = self._rules, tuple({*self._rules, *rules})

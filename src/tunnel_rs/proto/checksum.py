@@ -18,9 +18,3 @@ def partial_sum(data: Buffer) -> int:
 def complement(total: int) -> int:
     """The checksum that goes with a sum, 1 to 65535."""
     return 65535 - total % 65535
-
-
-def pseudo_header_sum(addresses: Buffer, protocol: int, length: int) -> int:
-    """Sum of the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1). `addresses`: source
-    and destination, both IPv4 or both IPv6; `length` of the upper-layer packet."""
-    return partial_sum(addresses) + protocol + length

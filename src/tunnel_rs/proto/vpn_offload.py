@@ -22,6 +22,9 @@ GSO_ECN = 0x80
 _HEADER = Struct("<BBHHHH")
 _TCP_FIN, _TCP_PSH, _TCP_CWR = 0x01, 0x08, 0x80
 _CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
+_SMALLEST = 28
+"""IPv4 and UDP headers."""
+
 _MAX_SEGMENTS = 2048
 """A packet of 65,535 bytes has more only with segments of fewer than 32 bytes."""
 
@@ -68,7 +71,7 @@ class _Layout:
 def _layout(header: bytes, packet: bytes) -> _Layout:
     flags, kind, _, segment, start, offset = _HEADER.unpack(header)
     size = len(packet)
-    if not IPV6_HEADER <= size <= MAX_PACKET:
+    if not _SMALLEST <= size <= MAX_PACKET:
         raise ProtocolError("a packet with offload has an impossible size")
     layout = _Layout(packet)
     layout.kind, layout.segment = kind & ~GSO_ECN, segment

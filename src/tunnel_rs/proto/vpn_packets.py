@@ -3,8 +3,6 @@
 Packets come from a TUN device or from a peer: nothing about them is taken for granted.
 """
 
-from tunnel_rs.values import Buffer
-
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """IP protocol numbers."""
 
@@ -40,15 +38,3 @@ def is_multicast(address: bytes) -> bool:
     if len(address) == 4:
         return address[0] & 0xF0 == 0xE0 or address == b"\xff\xff\xff\xff"
     return address[0] == 0xFF
-
-
-def tcp_offset(packet: Buffer) -> int | None:
-    """Where the TCP header begins in a packet without fragments or extension headers; None when
-    there is none."""
-    if packet[0] >> 4 == 4:
-        start = (packet[0] & 15) * 4
-        whole = packet[9] == TCP and not (packet[6] & 0x1F or packet[7])
-    else:
-        start = IPV6_HEADER
-        whole = packet[6] == TCP
-    return start if whole and len(packet) >= start + 20 else None

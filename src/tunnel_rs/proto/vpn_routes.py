@@ -8,7 +8,7 @@ packets carry a mark and skip our table.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network
 
 Network = IPv4Network | IPv6Network
 
@@ -31,14 +31,6 @@ class Rule:
     table: int
     unmarked: bool
     suppress: int | None
-
-
-def normalized(routes: Iterable[Network]) -> tuple[Network, ...]:
-    """Each network once, none inside another."""
-    networks = list(routes)
-    ipv4 = collapse_addresses(n for n in networks if isinstance(n, IPv4Network))
-    ipv6 = collapse_addresses(n for n in networks if isinstance(n, IPv6Network))
-    return (*ipv4, *ipv6)
 
 
 def rules_for(routes: Iterable[Network]) -> tuple[Rule, ...]:
