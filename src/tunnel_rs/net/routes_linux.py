@@ -5,7 +5,6 @@ is changed. The device's addresses and routes go with the device; rules, the kil
 firewall tables and sysctls are what is left when the process is killed, and `clean` removes them.
 """
 
-import asyncio
 import errno
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +23,7 @@ from tunnel_rs.net.host_network import (
     RouteConfig,
 )
 from tunnel_rs.net.resolv_linux import Resolvers
+from tunnel_rs.net.threads import in_thread
 from tunnel_rs.proto.vpn_firewall import (
     CLIENT_TABLE,
     SERVER_TABLE,
@@ -56,14 +56,8 @@ _REMEDY = "run it as root or with CAP_NET_ADMIN"
 
 async def netlink(work: Callable[[Any], T]) -> T:
     """Call `work` with a netlink socket, in a thread: pyroute2's own loop does not get along with
-    uvloop. What the kernel refuses becomes a LocalError. Also when cancelled, it returns only
-    after `work` has."""
-    future = asyncio.get_running_loop().run_in_executor(None, _work, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
+    uvloop. What the kernel refuses becomes a LocalError."""
+    return await in_thread(lambda: _work(work))
 
 
 def _work(work: Callable[[Any], T]) -> T:
