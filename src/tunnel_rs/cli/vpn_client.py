@@ -39,12 +39,14 @@ def client(console: Console, **given: Any) -> ExitStatus:
 
 async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
+    from tunnel_rs.cli.vpn_running import answering
     from tunnel_rs.iroh.endpoint import Endpoint
     from tunnel_rs.net.host_network import host_network
     from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
     from tunnel_rs.net.tun import open_tun
     from tunnel_rs.proto.vpn_handshake import ALPN
     from tunnel_rs.vpn.client import VpnClient
+    from tunnel_rs.vpn.status import of_client
 
     with InstanceLock(vpn_client_lock(os.environ)):
         host = host_network()
@@ -58,7 +60,8 @@ async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
                 return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
 
             client = VpnClient(config.vpn, tun, host, connect, report)
-            return await run_client(endpoint, client, report)
+            async with answering("vpn-client", lambda: of_client(client), report):
+                return await run_client(endpoint, client, report)
         finally:
             tun.close()
 

@@ -71,6 +71,8 @@ class VpnClient:
         """The link in use, None while there is none."""
         self.response: VpnResponse | None = None
         """What the server last told us."""
+        self.routes: tuple[Network, ...] = ()
+        """What goes into the VPN, besides its own networks."""
         self._settings = settings
         self._tun = tun
         self._host = host
@@ -208,6 +210,7 @@ class VpnClient:
             response.domains if resolvers == response.resolvers else (),
         )
         await self._host.set_routes(self._tun.name, config)
+        self.routes = tuple(routes)
         shown = tuple(map(str, routes))
         self._report(VpnUp(self._tun.name, tuple(map(str, interfaces)), shown))
 

@@ -72,6 +72,10 @@ class VpnServer:
         return tuple(self._sessions.values())
 
     @property
+    def device(self) -> str:
+        return self._tun.name
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Our own, with their prefix lengths."""
         return tuple(map(str, self._pools.interfaces))

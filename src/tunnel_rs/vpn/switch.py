@@ -38,6 +38,10 @@ class Switch:
         self._loop = asyncio.get_running_loop()
         self._patience: asyncio.TimerHandle | None = None
 
+    @property
+    def nat64_flows(self) -> int:
+        return 0 if self._nat64 is None else len(self._nat64)
+
     # Who is there
 
     def add(self, session: Session) -> None:
