@@ -46,3 +46,12 @@ def rules_for(routes: Iterable[Network]) -> tuple[Rule, ...]:
             rules.append(Rule(version, priority + 1, TABLE, True, shorter))
             priority += 2
     return tuple(rules)
+
+
+def halved(routes: Iterable[Network]) -> tuple[Network, ...]:
+    """Each network once, everything in two halves: those win over a default route by their length,
+    and leave it as it is."""
+    found: list[Network] = []
+    for route in routes:
+        found.extend(route.subnets() if route.prefixlen == 0 else (route,))
+    return tuple(dict.fromkeys(found))
