@@ -110,6 +110,7 @@ def _family(version: int) -> str:
 
 def _address(device: str, address: Interface) -> tuple[Command, Command]:
     family = _family(address.version)
+    where: tuple[str, ...]
     if address.version == 6:
         where = (f"interface={device}", f"address={address.ip}/{address.network.prefixlen}")
     else:

@@ -8,7 +8,6 @@ import asyncio
 import ctypes
 import importlib.util
 import platform
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -64,24 +63,31 @@ def library() -> Path:
 class WintunRing:
     """The ring by way of wintun.dll (Wintun's `api/wintun.h`)."""
 
+    _dll: Any
+    _kernel: Any
+    _adapter: Any
+    _session: Any
+    _event: Any
+
     def __init__(self, path: Path, name: str) -> None:
         """Raises LocalError."""
-        if sys.platform != "win32":
+        load: Any = getattr(ctypes, "WinDLL", None)
+        if load is None:
             raise LocalError("Wintun is for Windows only")
-        self._dll: Any = ctypes.WinDLL(str(path), use_last_error=True)
+        self._dll = load(str(path), use_last_error=True)
         self._declare()
         self._adapter = self._dll.WintunCreateAdapter(name, "tunnel-rs", None)
         if not self._adapter:
             raise LocalError(
                 f"cannot create the TUN device {name} "
-                f"(error {ctypes.get_last_error()}): run it as administrator"
+                f"(error {_last_error()}): run it as administrator"
             )
         self._session = self._dll.WintunStartSession(self._adapter, _RING_SIZE)
         if not self._session:
             self._dll.WintunCloseAdapter(self._adapter)
             raise LocalError(f"cannot open the TUN device {name}")
         self._event = self._dll.WintunGetReadWaitEvent(self._session)
-        self._kernel: Any = ctypes.WinDLL("kernel32.dll")
+        self._kernel = load("kernel32.dll")
 
     def _declare(self) -> None:
         pointer, number, text = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_wchar_p
@@ -103,7 +109,7 @@ class WintunRing:
         size = ctypes.c_uint32()
         packet = self._dll.WintunReceivePacket(self._session, ctypes.byref(size))
         if not packet:
-            error: int = ctypes.get_last_error()  # type: ignore[attr-defined,unused-ignore]
+            error = _last_error()
             if error == _NO_MORE_ITEMS:
                 return None
             raise OSError(error, "the adapter has gone")
@@ -126,6 +132,11 @@ class WintunRing:
     def close(self) -> None:
         self._dll.WintunEndSession(self._session)
         self._dll.WintunCloseAdapter(self._adapter)
+
+
+def _last_error() -> int:
+    last: Any = getattr(ctypes, "get_last_error", int)
+    return int(last())
 
 
 class WindowsTun:
