@@ -105,7 +105,7 @@ NAT64 = "[iroh.nat64]\nenabled = true\n"
             "10.0.0.1 is taken",
         ),
         (NAT64 + "port_range = [0, 5]\n", "port_range: expected two ports"),
-        ('network = "10.0.0.0/24"\nnetworks = 1\n', "unknown key; did you mean"),
+        ('network = "10.0.0.0/24"\nnetworks = 1\n', "unknown key .did you mean 'iroh.network'"),
         ('network = "10.0.0.0/24"\nroutes = []\n', "only for a client"),
         (
             'network = "10.0.0.0/24"\nspoofing_check = "off"\ndisable_spoofing_check = true\n',

@@ -11,7 +11,6 @@ from tests.support.vpn_lab import FAR, FAR_SIDE, SERVER_ADDRESS, Lab, eventually
 pytestmark = [pytest.mark.netns, needs_lab]
 
 V4, V6 = ("--network", "10.7.0.0/24"), ("--network6", "fd07::/64")
-ISOLATION_OFF = "[iroh]\nclient_isolation = false\n"
 
 
 @pytest.fixture
@@ -216,3 +215,74 @@ def test_iperf3_both_ways_and_udp(lab: Lab) -> None:
         eventually(lambda: bool(lab.in_(lab.server, *sockets).strip()), lambda: "no iperf3")
         lab.in_(namespace, "iperf3", "-c", "10.7.0.1", "-t", "1", *options)
         listening.wait(10)
+
+
+def test_status_of_both_sides(lab: Lab) -> None:
+    lab.start_server(*V4)
+    namespace = lab.client()
+    lab.start_client(namespace)
+    assert lab.pings(namespace, "10.7.0.1")
+    [client] = lab.status(namespace)
+    [server] = lab.status(lab.server)
+    assert (client["role"], client["connected"]) == ("vpnclient", True)
+    assert client["path"] == f"{SERVER_ADDRESS}:4433" and client["rtt_ms"] > 0
+    [seen] = server["clients"]
+    assert seen["addresses"] == client["addresses"]
+    assert seen["received_packets"] > 0 and seen["sent_packets"] > 0
+
+
+@pytest.mark.parametrize("domains", ["", "push_domains = ['lan.example']\n"])
+def test_resolvers_are_pushed_used_and_put_back(lab: Lab, tmp_path: Path, domains: str) -> None:
+    text = f"push_dns = ['10.7.0.1']\n{domains}"
+    lab.start_server(*V4, "-c", config(lab, tmp_path, text))
+    namespace = lab.client()
+    before = lab.resolv_conf(namespace).read_text()
+    client = lab.start_client(namespace)
+    during = lab.resolv_conf(namespace).read_text()
+    assert "nameserver 10.7.0.1" in during and "192.0.2.53" not in during
+    assert ("search lan.example" in during) is bool(domains)
+    client.stop()
+    assert lab.resolv_conf(namespace).read_text() == before
+
+
+def test_one_command_inside_the_vpn(lab: Lab) -> None:
+    lab.start_server(*V4, "--masquerade")
+    namespace = lab.client()
+    script = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR} && ip -br addr && exit 7"
+    command = lab.start_exec(namespace, "sh", "-c", script)
+    assert command.process.wait(20) == 7, command.text
+    assert "tunnel0" in command.text
+    assert "tunnel" not in lab.in_(namespace, "ip", "link"), "the namespace itself is not touched"
+
+
+def test_a_command_that_is_not_there_and_one_that_is_killed(lab: Lab) -> None:
+    lab.start_server(*V4)
+    namespace = lab.client()
+    assert lab.start_exec(namespace, "/no/such/command").process.wait(20) == 127
+    assert lab.start_exec(namespace, "sh", "-c", "kill -9 $$").process.wait(20) == 137
+
+
+def test_a_stopped_exec_stops_its_command(lab: Lab) -> None:
+    lab.start_server(*V4)
+    running = lab.start_exec(lab.client(), "sh", "-c", "echo begun; exec sleep 1000")
+    eventually(lambda: "begun" in running.text, lambda: running.text)
+    assert running.stop() == 143
+
+
+def test_without_privileges_the_remedies_are_told(lab: Lab) -> None:
+    namespace = lab.client()
+    client = lab.start_client(namespace, up=False, wrapper=("setpriv", "--bounding-set=-all"))
+    assert client.process.wait(15) == 1
+    assert "CAP_NET_ADMIN" in client.text and "exec -- COMMAND" in client.text
+    assert "Traceback" not in client.text
+
+
+def test_the_network_is_lost_for_a_while(lab: Lab) -> None:
+    lab.start_server(*V4, "--masquerade")
+    namespace = lab.client()
+    client = lab.start_client(namespace, "--route", "0.0.0.0/0")
+    with lab.cut_off(namespace):
+        client.wait("tunnel_lost")
+        assert not lab.pings(namespace, FAR, seconds=1), "nothing leaves by another way"
+    client.wait("vpn_up", 2)
+    assert lab.seen_from(namespace) == FAR_SIDE

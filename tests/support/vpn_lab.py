@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -87,6 +88,8 @@ class Lab:
         self._folder = folder
         self._name = f"vpn-{uuid4().hex[:6]}"
         self._programs = 0
+        # Not in the test's folder: names of Unix sockets are short.
+        self._runtime = Path(stack.enter_context(TemporaryDirectory(prefix="vpn-lab-")))
         self.clients: list[str] = []
         self.key, self.tokens = folder / "server.key", folder / "tokens.txt"
         self.server = self.namespace("s")
@@ -157,15 +160,14 @@ class Lab:
         )
         return done.stdout
 
-    def start(self, namespace: str, *arguments: str) -> Program:
+    def start(self, namespace: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> Program:
         self._programs += 1
         log = self._folder / f"{self._programs}-{namespace}.log"
-        runtime = self._folder / f"run-{namespace}"
-        runtime.mkdir(exist_ok=True)
-        environment = os.environ | {"PYTHONPATH": str(SOURCES), "XDG_RUNTIME_DIR": str(runtime)}
+        environment = self._environment(namespace)
         with log.open("w") as output:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", namespace, *PROGRAM, *arguments],
+                ["ip", "netns", "exec", namespace, *self._mounts(namespace), *wrapper]
+                + [*PROGRAM, *arguments],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -173,6 +175,46 @@ class Lab:
             )
         self._stack.callback(_kill, process)
         return Program(process, log)
+
+    def _environment(self, namespace: str) -> dict[str, str]:
+        runtime = self._runtime / namespace
+        runtime.mkdir(exist_ok=True)
+        return os.environ | {"PYTHONPATH": str(SOURCES), "XDG_RUNTIME_DIR": str(runtime)}
+
+    def resolv_conf(self, namespace: str) -> Path:
+        """What the programs in a namespace see as /etc/resolv.conf."""
+        path = self._folder / f"etc-{namespace}"
+        if not path.exists():
+            path.write_text("nameserver 192.0.2.53\n")
+        return path
+
+    def _mounts(self, namespace: str) -> list[str]:
+        """A command that runs the next one with a resolv.conf of its own."""
+        script = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
+        return ["sh", "-ec", script, "sh", str(self.resolv_conf(namespace))]
+
+    def status(self, namespace: str) -> list[dict[str, Any]]:
+        """What `status --json` says."""
+        done = subprocess.run(
+            [*PROGRAM, "status", "--json"],
+            env=self._environment(namespace),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def start_exec(self, namespace: str, *command: str) -> Program:
+        """`exec` of a command."""
+        where = ["-n", self.endpoint_id, "--peer-addr", f"{SERVER_ADDRESS}:4433"]
+        return self.start(
+            namespace, "exec", *where, "--auth-token-file", str(self._token_file(0)), "--", *command
+        )
+
+    def _token_file(self, number: int) -> Path:
+        file = self._folder / f"token-{number}"
+        file.write_text(self.tokens.read_text().split()[number])
+        return file
 
     def start_server(self, *arguments: str) -> Program:
         keys = ["--secret-file", str(self.key), "--auth-tokens-file", str(self.tokens)]
@@ -182,18 +224,32 @@ class Lab:
         return server
 
     def start_client(
-        self, namespace: str, *arguments: str, token: int = 0, up: bool = True
+        self,
+        namespace: str,
+        *arguments: str,
+        token: int = 0,
+        up: bool = True,
+        wrapper: tuple[str, ...] = (),
     ) -> Program:
-        shown = self.tokens.read_text().split()[token]
-        file = self._folder / f"token-{token}"
-        file.write_text(shown)
         where = ["-n", self.endpoint_id, "--peer-addr", f"{SERVER_ADDRESS}:4433"]
+        file = ["--auth-token-file", str(self._token_file(token))]
         client = self.start(
-            namespace, "client", "--json", *where, "--auth-token-file", str(file), *arguments
+            namespace, "client", "--json", *where, *file, *arguments, wrapper=wrapper
         )
         if up:
             client.wait("vpn_up")
         return client
+
+    @contextmanager
+    def cut_off(self, namespace: str) -> Iterator[None]:
+        """Nothing from this client arrives at the server's machine."""
+        rules = (
+            "table inet cut { chain input { type filter hook prerouting priority -300; "
+            f'iifname "to{namespace[-6:]}" drop; }} }}'
+        )
+        self.in_(self.server, "nft", rules)
+        yield
+        self.in_(self.server, "nft", "delete table inet cut")
 
     def in_(self, namespace: str, *command: str, check: bool = True) -> str:
         return run("ip", "netns", "exec", namespace, *command, check=check)

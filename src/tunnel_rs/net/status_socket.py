@@ -57,7 +57,7 @@ class StatusSocket:
             self._server = await loop.create_unix_server(lambda: _Answer(self._describe), sock=sock)
         except OSError as error:
             raise LocalError(
-                f"cannot make the status socket {self._path}: {error.strerror}"
+                f"cannot make the status socket {self._path}: {error.strerror or error}"
             ) from None
         return self
 
