@@ -245,7 +245,7 @@ class Lab:
         """Nothing from this client arrives at the server's machine."""
         rules = (
             "table inet cut { chain input { type filter hook prerouting priority -300; "
-            f'iifname "to{namespace[-6:]}" drop; }} }}'
+            f'iifname "to{namespace[-6:]}" drop; }}; }}'
         )
         self.in_(self.server, "nft", rules)
         yield

@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tunnel_rs.errors import LocalError
 
@@ -36,9 +36,9 @@ class _Answer(asyncio.Protocol):
         self._describe = describe
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(json.dumps(self._describe(), separators=(",", ":")).encode() + b"\n")
-        transport.close()
+        stream = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        stream.write(json.dumps(self._describe(), separators=(",", ":")).encode() + b"\n")
+        stream.close()
 
 
 class StatusSocket:
