@@ -31,6 +31,9 @@ EXAMPLES: list[Report] = [
     reports.SessionOpened(1, SOURCE),
     reports.SessionClosed(1, SOURCE, 10, 20, ""),
     reports.SessionRefused("tcp://10.0.0.1:22", "not allowed"),
+    reports.VpnServerStarting(PEER, 1, "vpn0", ("10.0.0.1/24",), "tunnel-rs-vpn client"),
+    reports.VpnClientJoined(PEER, "127.0.0.1:1", ("10.0.0.2",)),
+    reports.VpnUp("vpn0", ("10.0.0.2/24",), ("0.0.0.0/0",)),
     Notice("info", "hello"),
 ]
 
