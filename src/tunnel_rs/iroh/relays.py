@@ -55,7 +55,8 @@ class EndpointRelays:
             on_state=self._state_changed,
         )
         self._home = HomeRelay(self._face, settings.relays if at_home else (), self._home_changed)
-        self._level = "warning" if at_home else "debug"
+        # Of public relays that cannot be reached one by one there is nothing to be repaired here.
+        self._level = "warning" if at_home and not settings.public_relays else "debug"
         quic.add_face(QuicRelayFace(self._face))
 
     def start(self) -> None:
