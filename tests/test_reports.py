@@ -31,8 +31,9 @@ EXAMPLES: list[Report] = [
     reports.SessionOpened(1, SOURCE),
     reports.SessionClosed(1, SOURCE, 10, 20, ""),
     reports.SessionRefused("tcp://10.0.0.1:22", "not allowed"),
-    reports.RelayReady(("http://127.0.0.1:3340/",), "everyone", HERE, None, None, None),
-    reports.DiscoveryReady(("http://127.0.0.1/pkarr",), ("a.",), HERE, None, HERE, None, None),
+    reports.VpnServerStarting(PEER, 1, "vpn0", ("10.0.0.1/24",), "tunnel-rs-vpn client"),
+    reports.VpnClientJoined(PEER, "127.0.0.1:1", ("10.0.0.2",)),
+    reports.VpnUp("vpn0", ("10.0.0.2/24",), ("0.0.0.0/0",)),
     Notice("info", "hello"),
 ]
 

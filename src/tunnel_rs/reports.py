@@ -170,6 +170,35 @@ class DiscoveryReady(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class VpnServerStarting(Report):
+    """What a VPN server is going to do. `addresses` are its own, with prefix lengths."""
+
+    endpoint_id: EndpointId
+    auth_tokens: int
+    device: str
+    addresses: tuple[str, ...]
+    client_command: str
+
+
+@dataclass(frozen=True, slots=True)
+class VpnClientJoined(Report):
+    """Server side: a client has been let in, and has these addresses in the VPN."""
+
+    peer: EndpointId
+    address: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VpnUp(Report):
+    """Client side: the device has these addresses, and the routes lead into it."""
+
+    device: str
+    addresses: tuple[str, ...]
+    routes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Report):
     """Anything else worth one line. `level` is `debug`, `info` or `warning`."""
 

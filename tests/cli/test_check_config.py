@@ -62,9 +62,8 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
             "without one nothing may be forwarded",
         ),
         (
-            'role = "vpnclient"',
-            '{}: role: expected "server" or "client", got \'vpnclient\'; '
-            "this file is for tunnel-rs-vpn",
+            'role = "vpnclient"\nmode = "nostr"',
+            "{}: mode: expected \"iroh\", got 'nostr'; this file is for tunnel-rs-ice",
         ),
     ],
 )

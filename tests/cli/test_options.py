@@ -13,7 +13,7 @@ from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.wording import Level
 from tunnel_rs.config import schema
 from tunnel_rs.config.option import Role
-from tunnel_rs.config.schema import options_for
+from tunnel_rs.config.tables import options_for
 from tunnel_rs.errors import AuthRefusedError, ExitStatus, UsageError
 from tunnel_rs.reports import Notice
 

@@ -158,6 +158,36 @@ SAMPLES: list[tuple[Report, Level, str, str]] = [
         "Use it with: --dns-server http://d.example/pkarr",
         '"origins":["d.example."]',
     ),
+    (
+        reports.VpnServerStarting(
+            PEER, 1, "vpn0", ("10.0.0.1/24", "fd00::1/64"), "tunnel-rs-vpn x"
+        ),
+        Level.INFO,
+        f"EndpointId: {ENDPOINT_ID}\n"
+        "Auth tokens: 1 token(s) configured\n"
+        "Device: vpn0 with 10.0.0.1/24, fd00::1/64\n"
+        "On the client, with an auth token in place of TOKEN:\n"
+        "  tunnel-rs-vpn x",
+        '"event":"starting"',
+    ),
+    (
+        reports.VpnClientJoined(PEER, "192.0.2.1:5", ("10.0.0.2",)),
+        Level.INFO,
+        "client d75a980182 at 192.0.2.1:5: has 10.0.0.2",
+        '"event":"vpn_client_joined"',
+    ),
+    (
+        reports.VpnUp("vpn0", ("10.0.0.2/24",), ("0.0.0.0/0",)),
+        Level.INFO,
+        "vpn0 has 10.0.0.2/24; into it go 0.0.0.0/0",
+        '"event":"vpn_up"',
+    ),
+    (
+        reports.VpnUp("vpn0", ("10.0.0.2/24",), ()),
+        Level.INFO,
+        "vpn0 has 10.0.0.2/24",
+        '"routes":[]',
+    ),
     (reports.Notice("debug", "x"), Level.DEBUG, "x", '"level":"debug"'),
     (reports.Notice("info", "x"), Level.INFO, "x", '"event":"notice"'),
     (reports.Notice("warning", "x"), Level.WARNING, "warning: x", '"text":"x"'),

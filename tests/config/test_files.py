@@ -36,11 +36,14 @@ def test_every_key_is_found_under_its_path(tmp_path: Path) -> None:
             'role: the file says "client", the command needs "server"; '
             "use `tunnel-rs client` or another file",
         ),
-        ('role = "sever"\nmode = "iroh"\n', 'role: expected "server" or "client", got \'sever\''),
+        (
+            'role = "sever"\nmode = "iroh"\n',
+            'role: expected "server" or "client" or "vpnserver" or "vpnclient", got \'sever\'',
+        ),
         (
             'role = "vpnserver"\nmode = "iroh"\n',
-            'role: expected "server" or "client", got \'vpnserver\'; '
-            "this file is for tunnel-rs-vpn",
+            'role: the file says "vpnserver", the command needs "server"; '
+            "use `tunnel-rs-vpn server` or another file",
         ),
         (
             'role = "server"\nmode = "nostr"\n',

@@ -1,5 +1,7 @@
+import pytest
+
 from tunnel_rs.config import kinds
-from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
+from tunnel_rs.config.option import BOTH, CLIENT, SERVER, VPN_BOTH, Exclusion, Option, Refused, Role
 
 PLAIN: Option[bool] = Option("plain", kinds.SWITCH, False, SERVER, "Nothing but a name.")
 FULL: Option[bool] = Option(
@@ -25,7 +27,25 @@ def test_the_long_spelling_is_the_one_that_messages_use() -> None:
 
 def test_both_sides_are_a_server_and_a_client() -> None:
     assert {Role.SERVER} == SERVER
-    assert BOTH == SERVER | CLIENT == set(Role)
+    assert BOTH == SERVER | CLIENT
+    assert BOTH | VPN_BOTH == set(Role)
+
+
+@pytest.mark.parametrize(
+    ("role", "is_server", "command", "file_name"),
+    [
+        (Role.SERVER, True, "tunnel-rs server", "server.toml"),
+        (Role.CLIENT, False, "tunnel-rs client", "client.toml"),
+        (Role.VPN_SERVER, True, "tunnel-rs-vpn server", "vpn_server.toml"),
+        (Role.VPN_CLIENT, False, "tunnel-rs-vpn client", "vpn_client.toml"),
+    ],
+)
+def test_a_role_knows_its_command_and_file(
+    role: Role, is_server: bool, command: str, file_name: str
+) -> None:
+    assert role.is_server is is_server
+    assert role.command == command
+    assert role.file_name == file_name
 
 
 def test_options_that_exclude_each_other_do_so_everywhere_unless_said_otherwise() -> None:

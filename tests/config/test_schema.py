@@ -7,11 +7,12 @@ import pytest
 from tunnel_rs.config import schema, transport_options
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import BOTH, Option, Role
-from tunnel_rs.config.schema import OPTIONS, options_for
+from tunnel_rs.config.schema import OPTIONS
 from tunnel_rs.config.sources import collect, file_values
+from tunnel_rs.config.tables import options_for
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = {role: ROOT / f"{role}.toml.example" for role in Role}
+EXAMPLES = {role: ROOT / f"{role.file_name}.example" for role in Role}
 OFF = re.compile(r"^#(?=[a-z\[])", re.MULTILINE)
 """What turns an option of an example off: a # with no blank behind it."""
 

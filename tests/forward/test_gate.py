@@ -8,15 +8,12 @@ from tests.support.forwarding import OTHER_TOKEN, TOKEN, Peer, server_bench
 from tests.support.sockets import until
 
 from tunnel_rs.errors import LinkClosedError
-from tunnel_rs.forward import gate
 from tunnel_rs.forward.dialogue import Dialogue
-from tunnel_rs.forward.gate import source_of
+from tunnel_rs.net import admission as gate
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.messages import AuthRequest, AuthResponse, SourceRequest, encode
 from tunnel_rs.reports import ClientAuthenticated, ClientGone, ClientRefused
-from tunnel_rs.values import EndpointId, Secret
-
-PEER = EndpointId(bytes([7]) * 32)
+from tunnel_rs.values import Secret
 
 
 async def closed(peer: Peer) -> LinkClosedError:
@@ -195,16 +192,3 @@ async def test_no_report_and_no_log_line_holds_a_token(caplog: pytest.LogCapture
         shown = repr(bench.reports) + caplog.text
         assert OTHER_TOKEN.reveal() not in shown
         assert TOKEN.reveal() not in shown
-
-
-@pytest.mark.parametrize(
-    ("address", "source"),
-    [
-        ("192.0.2.9:4242", ("192.0.2.9", "192.0.2.9")),
-        ("[::ffff:192.0.2.9]:4242", ("192.0.2.9", "192.0.2.9")),
-        ("[2001:db8::1:2:3:4]:1", ("2001:db8::1:2:3:4", "2001:db8::/64")),
-        ("https://relay.example/", (str(PEER), str(PEER))),
-    ],
-)
-def test_the_source_of_a_link(address: str, source: tuple[str, str]) -> None:
-    assert source_of(address, PEER) == source

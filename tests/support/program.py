@@ -6,6 +6,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from unittest.mock import patch
 
+import click
+
 from tunnel_rs.cli import exits
 from tunnel_rs.cli.main import PROGRAM, cli
 
@@ -24,8 +26,22 @@ def tunnel_rs(*arguments: str, environ: Mapping[str, str] | None = None) -> Ende
     return run(arguments, {"HOME": "/nowhere", **(environ or {})})
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str]) -> Ended:
+def run_vpn(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
+    """The same with `tunnel-rs-vpn`."""
+    from tunnel_rs.cli import vpn
+
+    environment = {"HOME": "/nowhere", **(environ or {})}
+    return run(arguments, environment, program=vpn.cli, name=vpn.PROGRAM)
+
+
+def run(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    program: click.Command = cli,
+    name: str = PROGRAM,
+) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     with patch.dict("os.environ", environ, clear=True), redirect_stdout(out), redirect_stderr(err):
-        status = exits.run(cli, list(arguments), PROGRAM)
+        status = exits.run(program, list(arguments), name)
     return Ended(status, out.getvalue(), err.getvalue())

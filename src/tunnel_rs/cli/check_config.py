@@ -2,7 +2,7 @@
 
 import json as json_text
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -12,8 +12,16 @@ from tunnel_rs.cli.options import output_options
 from tunnel_rs.config.build import build_client, build_server
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import Option, Role
-from tunnel_rs.config.schema import options_for
 from tunnel_rs.config.sources import Values, collect
+from tunnel_rs.config.tables import options_for
+from tunnel_rs.config.vpn_build import build_vpn_client, build_vpn_server
+
+_BUILDERS: Mapping[Role, Callable[[Values], object]] = {
+    Role.SERVER: build_server,
+    Role.CLIENT: build_client,
+    Role.VPN_SERVER: build_vpn_server,
+    Role.VPN_CLIENT: build_vpn_client,
+}
 
 
 @click.command()
@@ -32,13 +40,13 @@ def check_config(console: Console, file: Path) -> None:
     content = ConfigFile.read(file)
     role = content.role
     values = collect(role, {}, os.environ, content)
-    (build_server if role is Role.SERVER else build_client)(values)
+    _BUILDERS[role](values)
     if console.writes_data:
         settings = {key: {"value": shown, "origin": origin} for key, shown, origin in rows(values)}
         event = {"event": "config", "file": str(file), "role": role, "settings": settings}
         console.data(json_text.dumps(event))
         return
-    console.data(f"{file}: good for `tunnel-rs {role}`")
+    console.data(f"{file}: good for `{role.command}`")
     for key, shown, origin in rows(values):
         console.data(f"  {key} = {shown}  ({origin})")
 

@@ -19,6 +19,8 @@ def completion(console: Console, shell: str) -> None:
       tunnel-rs completion fish >~/.config/fish/completions/tunnel-rs.fish
     """
     program = click.get_current_context().find_root()
+    name = program.command.name or ""
+    variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
     script = get_completion_class(shell)
     assert script is not None
-    console.data(script(program.command, {}, "tunnel-rs", "_TUNNEL_RS_COMPLETE").source().rstrip())
+    console.data(script(program.command, {}, name, variable).source().rstrip())

@@ -33,13 +33,16 @@ COMMANDS: Mapping[str, str] = {
 class LazyGroup(click.Group):
     """A group that imports a command's module only when the command is needed."""
 
+    table: Mapping[str, str] = COMMANDS
+    """Module and name of each command."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        if name not in self.table:
             return None
-        module, _, attribute = COMMANDS[name].partition(":")
+        module, _, attribute = self.table[name].partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         command.name = name
@@ -49,8 +52,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"no such command {quoted(name)}{did_you_mean(name, COMMANDS)}")
+        if name not in self.table and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no such command {quoted(name)}{did_you_mean(name, self.table)}")
         return super().resolve_command(ctx, args)
 
 

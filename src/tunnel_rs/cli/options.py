@@ -14,10 +14,11 @@ import click
 from tunnel_rs.cli.console import Console, Form, LogHandler, wants_color
 from tunnel_rs.cli.exits import outcome
 from tunnel_rs.cli.wording import Level
-from tunnel_rs.config import kinds, schema
+from tunnel_rs.config import kinds
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import Option, Role
 from tunnel_rs.config.sources import Values, collect, default_config_path
+from tunnel_rs.config.tables import options_for
 from tunnel_rs.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,13 +33,13 @@ def source_options(role: Role) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        for option in reversed(schema.options_for(role)):
+        for option in reversed(options_for(role)):
             if option.flags:
                 function = _click_option(option)(function)
         function = click.option(
             "--default-config",
             is_flag=True,
-            help=f"Load ~/.config/tunnel-rs/{role}.toml.",
+            help=f"Load ~/.config/tunnel-rs/{role.file_name}.",
         )(function)
         config = click.option("-c", "--config", metavar="FILE", type=click.Path(), help=_CONFIG)
         return config(function)

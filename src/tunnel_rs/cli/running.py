@@ -53,10 +53,14 @@ class LinkSource(Closable, Protocol):
         """Raises LinkClosedError once closed."""
 
 
-class LinkServer(Protocol):
-    """What serves them; `close` lets sessions finish and refuses new ones."""
+class Servant(Protocol):
+    """What serves one link to its end."""
 
     async def serve(self, link: Link) -> None: ...
+
+
+class LinkServer(Servant, Protocol):
+    """What serves them; `close` lets sessions finish and refuses new ones."""
 
     def apply(self, settings: ServerSettings) -> None: ...
 
@@ -87,12 +91,12 @@ async def run_server(
     """
     report(starting(endpoint.endpoint_id, settings, reach))
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
-        async with TaskScope("links", on_failure=_log_failure, limit=_MAX_LINKS) as links:
+        async with TaskScope("links", on_failure=log_failure, limit=_MAX_LINKS) as links:
             try:
                 serving = _serve(endpoint, server, links, report)
                 return await run_until_signal(serving, server.close, signals, report)
             finally:
-                await _close(endpoint)
+                await close_in_time(endpoint)
 
 
 async def run_client(endpoint: Closable, client: Runnable, report: Reporter) -> ExitStatus:
@@ -101,7 +105,7 @@ async def run_client(endpoint: Closable, client: Runnable, report: Reporter) -> 
         try:
             return await run_until_signal(client.run(), client.close, signals, report)
         finally:
-            await _close(endpoint)
+            await close_in_time(endpoint)
 
 
 def _reload(server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
@@ -125,7 +129,7 @@ async def _serve(
 ) -> None:
     """Accept from now on, and tell when all who should can reach us. Raises what `online` does."""
     async with TaskScope("serving", on_failure=_raised_below) as scope:
-        accepting = scope.spawn(_accept(endpoint, server, links), "accept")
+        accepting = scope.spawn(accept_links(endpoint, server, links), "accept")
         getting_online = scope.spawn(_get_online(endpoint, report), "online")
         await asyncio.wait({accepting, getting_online}, return_when=asyncio.FIRST_COMPLETED)
         if getting_online.done():
@@ -144,7 +148,8 @@ async def _get_online(endpoint: LinkSource, report: Reporter) -> None:
     report(ServerReady(endpoint.endpoint_id, addresses, ways))
 
 
-async def _accept(endpoint: LinkSource, server: LinkServer, links: TaskScope) -> None:
+async def accept_links(endpoint: LinkSource, server: Servant, links: TaskScope) -> None:
+    """Serve every link that comes, each in a task of its own, until the endpoint is closed."""
     while True:
         try:
             link = await endpoint.accept()
@@ -156,7 +161,8 @@ async def _accept(endpoint: LinkSource, server: LinkServer, links: TaskScope) ->
             link.close(_BUSY, "busy")
 
 
-async def _close(endpoint: Closable) -> None:
+async def close_in_time(endpoint: Closable) -> None:
+    """Close, but do not wait for ever."""
     try:
         async with asyncio.timeout(_CLOSE_TIME):
             await endpoint.close()
@@ -164,7 +170,8 @@ async def _close(endpoint: Closable) -> None:
         _log.debug("closing took longer than %s s", _CLOSE_TIME)
 
 
-def _log_failure(name: str, error: Exception) -> None:
+def log_failure(name: str, error: Exception) -> None:
+    """A `FailureCallback`: a fault of ours."""
     _log.error("internal error in %s", name, exc_info=error)
 
 

@@ -34,11 +34,12 @@ _NOTICE_LEVELS: Mapping[str, Level] = {
     "info": Level.INFO,
     "warning": Level.WARNING,
 }
-_EVENT_NAMES = {
+_EVENT_NAMES: Mapping[type[Report], str] = {
     reports.ServerReady: "ready",
     reports.ServerStarting: "starting",
     reports.RelayReady: "ready",
     reports.DiscoveryReady: "ready",
+    reports.VpnServerStarting: "starting",
 }
 
 
@@ -57,7 +58,9 @@ def line(report: Report) -> Line:
         return Line(Level.INFO, _discovery_ready(report), "green")
     if isinstance(report, reports.Notice):
         return _notice(report)
-    found = _of_server(report) or _of_client(report) or _of_session(report)
+    if isinstance(report, reports.VpnServerStarting):
+        return Line(Level.INFO, _vpn_starting(report))
+    found = _of_server(report) or _of_client(report) or _of_session(report) or _of_vpn(report)
     found = found or Line(Level.DEBUG, repr(report))
     return Line(found.level, printable(found.text), found.color)
 
@@ -96,6 +99,17 @@ def _discovery_ready(report: reports.DiscoveryReady) -> str:
         *([f"Metrics: http://{report.metrics}/metrics"] if report.metrics else []),
         f"Records: {report.data or 'in memory, gone when this ends'}",
         *(f"Use it with: --dns-server {url}" for url in report.urls),
+    ]
+    return "\n".join(map(printable, lines))
+
+
+def _vpn_starting(report: reports.VpnServerStarting) -> str:
+    lines = [
+        f"EndpointId: {report.endpoint_id}",
+        f"Auth tokens: {report.auth_tokens} token(s) configured",
+        f"Device: {report.device} with {', '.join(report.addresses)}",
+        "On the client, with an auth token in place of TOKEN:",
+        f"  {report.client_command}",
     ]
     return "\n".join(map(printable, lines))
 
@@ -154,6 +168,17 @@ def _of_session(report: Report) -> Line | None:
             return Line(Level.DETAIL, text)
         case reports.SessionRefused(source, reason):
             return Line(Level.WARNING, f"request for {source} refused: {reason}", "yellow")
+    return None
+
+
+def _of_vpn(report: Report) -> Line | None:
+    match report:
+        case reports.VpnClientJoined(peer, address, addresses):
+            text = f"client {peer.short} at {address}: has {', '.join(addresses)}"
+            return Line(Level.INFO, text, "green")
+        case reports.VpnUp(device, addresses, routes):
+            leads = f"; into it go {', '.join(routes)}" if routes else ""
+            return Line(Level.INFO, f"{device} has {', '.join(addresses)}{leads}", "green")
     return None
 
 

@@ -1,7 +1,7 @@
 """Turn merged values into the frozen settings of the features. Nothing below reads a mapping."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunnel_rs.config import schema, transport_options
 from tunnel_rs.config.keyfile import read_secret_key
@@ -9,6 +9,7 @@ from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.option import Option
 from tunnel_rs.config.reach import read_reach
 from tunnel_rs.config.sources import Rank, Values
+from tunnel_rs.config.tables import options_for
 from tunnel_rs.config.token_files import read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
@@ -41,7 +42,7 @@ def build_server(values: Values) -> ServerConfig:
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
-    return ServerConfig(server_settings(values), _endpoint(values, _secret_key(values)))
+    return ServerConfig(server_settings(values), _endpoint(values, secret_key(values)))
 
 
 def server_settings(values: Values) -> ServerSettings:
@@ -54,7 +55,7 @@ def server_settings(values: Values) -> ServerSettings:
         advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
         options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
         raise values.missing("allowed network", *options, advice=advice)
-    tokens = _tokens(values)
+    tokens = auth_tokens(values)
     return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
@@ -78,7 +79,7 @@ def build_client(values: Values) -> ClientConfig:
         stdio=_stdio_source(values) if stdio else None,
         tunnels=() if stdio else _tunnels(values),
         socks5=values.get(schema.SOCKS5),
-        auth_token=_auth_token(values),
+        auth_token=auth_token(values),
         # A stream on stdin and stdout cannot be resumed: when the link is lost, it is over.
         reconnect=values.get(schema.RECONNECT) and not stdio,
         connect_timeout=values.get(schema.CONNECT_TIMEOUT),
@@ -89,24 +90,31 @@ def build_client(values: Values) -> ClientConfig:
 
 def exposed_secrets(values: Values) -> tuple[str, ...]:
     """The flags that put a secret on the command line, where all users of a machine see it."""
-    origins = [values.origin(option) for option in schema.OPTIONS if option.kind.secret]
+    origins = [values.origin(option) for option in options_for(values.role) if option.kind.secret]
     if any(relay and relay.token for relay in values.get(schema.RELAY_URLS)):
         origins.append(values.origin(schema.RELAY_URLS))
     return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
 
 
-def _endpoint(values: Values, secret_key: Secret[bytes] | None) -> EndpointSettings:
+def _endpoint(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
     reach = read_reach(values)
-    return EndpointSettings(
-        secret_key=secret_key,
-        bind=values.get(schema.BIND),
+    return replace(
+        direct_endpoint(values, key),
         lan_discovery=not reach.relay_only,
-        peer_addrs=values.get(schema.PEER_ADDRS),
         relays=reach.relays,
         public_relays=reach.public_relays,
         relay_only=reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
+    )
+
+
+def direct_endpoint(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
+    """One that finds peers by LAN discovery and known addresses, and uses no relay."""
+    return EndpointSettings(
+        secret_key=key,
+        bind=values.get(schema.BIND),
+        peer_addrs=values.get(schema.PEER_ADDRS),
         transport=_transport(values),
     )
 
@@ -127,7 +135,7 @@ def _transport(values: Values) -> TransportSettings:
     )
 
 
-def _secret_key(values: Values) -> Secret[bytes]:
+def secret_key(values: Values) -> Secret[bytes]:
     key, file = values.get(schema.SECRET), values.get(schema.SECRET_FILE)
     if key is not None:
         return key
@@ -137,7 +145,7 @@ def _secret_key(values: Values) -> Secret[bytes]:
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
 
-def _tokens(values: Values) -> tuple[Secret[str], ...]:
+def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
     tokens, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
     if not tokens and file is None:
         advice = "; make one with `tunnel-rs generate-token`"
@@ -147,7 +155,7 @@ def _tokens(values: Values) -> tuple[Secret[str], ...]:
     return tuple(dict.fromkeys(tokens + from_file))
 
 
-def _auth_token(values: Values) -> Secret[str]:
+def auth_token(values: Values) -> Secret[str]:
     token, file = values.get(schema.AUTH_TOKEN), values.get(schema.AUTH_TOKEN_FILE)
     if token is not None:
         return token

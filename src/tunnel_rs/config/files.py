@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunnel_rs.config import schema
 from tunnel_rs.config.option import Option, Role
-from tunnel_rs.config.schema import MODE
 from tunnel_rs.config.suggestions import did_you_mean
+from tunnel_rs.config.tables import FORWARD, VPN, options_for, table_for
 from tunnel_rs.errors import ConfigError
 from tunnel_rs.values import quoted
 
@@ -19,10 +18,9 @@ MAX_FILE_SIZE = 1_048_576
 _OTHER_PROGRAMS = {
     "manual": "tunnel-rs-ice",
     "nostr": "tunnel-rs-ice",
-    "vpnserver": "tunnel-rs-vpn",
-    "vpnclient": "tunnel-rs-vpn",
 }
 _HEAD = ("role", "mode")
+_ROLES = " or ".join(f'"{role}"' for role in Role)
 
 
 def read_text(path: Path) -> str:
@@ -60,7 +58,7 @@ class ConfigFile:
         """Which side the file is for. Raises ConfigError when it does not say, or says neither."""
         given = self._head("role", 'role = "server" or role = "client"')
         if given not in set(Role):
-            raise self._wrong("role", given, '"server" or "client"')
+            raise self._wrong("role", given, _ROLES)
         return Role(given)
 
     def entries(self, role: Role) -> Iterator[tuple[Option[object], str, object]]:
@@ -69,16 +67,17 @@ class ConfigFile:
         Raises ConfigError for another role or mode, and for a key `role` does not have.
         """
         self._check_role(role)
-        mode = self._head("mode", f'mode = "{MODE}"')
-        if mode != MODE:
-            raise self._wrong("mode", mode, f'"{MODE}"')
-        known = {key: option for option in schema.OPTIONS for key in option.keys}
+        table = table_for(role)
+        mode = self._head("mode", f'mode = "{table.mode}"')
+        if mode != table.mode:
+            raise self._wrong("mode", mode, f'"{table.mode}"')
+        own = {key: option for option in table.options[role] for key in option.keys}
         for key, value in self._leaves(self.content, ""):
             if key in _HEAD:
                 continue
-            option = known.get(key)
-            if option is None or role not in option.roles:
-                raise self._unknown(key, role, option)
+            option = own.get(key)
+            if option is None:
+                raise self._unknown(key, role)
             yield option, key, value
 
     def _check_role(self, role: Role) -> None:
@@ -86,7 +85,7 @@ class ConfigFile:
         if found is not role:
             raise ConfigError(
                 f'{self.path}: role: the file says "{found}", the command needs "{role}"; '
-                f"use `tunnel-rs {found}` or another file"
+                f"use `{found.command}` or another file"
             )
 
     def _head(self, key: str, advice: str) -> str:
@@ -112,21 +111,23 @@ class ConfigFile:
             else:
                 raise ConfigError(f"{self.path}: {key}: expected a table; write [{key}]")
 
-    def _unknown(self, key: str, role: Role, option: Option[object] | None) -> ConfigError:
-        if option is not None:
-            other = Role.CLIENT if role is Role.SERVER else Role.SERVER
-            return ConfigError(
-                f"{self.path}: {key}: only for a {other}, this is a {role} file; remove it"
-            )
-        for refused in schema.REFUSED:
+    def _unknown(self, key: str, role: Role) -> ConfigError:
+        for other, options in table_for(role).options.items():
+            if other is not role and any(key in option.keys for option in options):
+                side = "server" if other.is_server else "client"
+                return ConfigError(
+                    f"{self.path}: {key}: only for a {side}, this is a {role} file; remove it"
+                )
+        for refused in table_for(role).refused:
             if refused.key == key:
                 return ConfigError(f"{self.path}: {key}: {refused.reason}")
-        known = [*_HEAD, *(key for option in schema.options_for(role) for key in option.keys)]
+        known = [*_HEAD, *(key for option in options_for(role) for key in option.keys)]
         return ConfigError(f"{self.path}: {_printable(key)}: unknown key{did_you_mean(key, known)}")
 
 
 def _tables() -> frozenset[str]:
-    keys = [key.split(".") for option in schema.OPTIONS for key in option.keys]
+    tables = (options for table in (FORWARD, VPN) for options in table.options.values())
+    keys = [key.split(".") for options in tables for option in options for key in option.keys]
     return frozenset(".".join(parts[:depth]) for parts in keys for depth in range(1, len(parts)))
 
 

@@ -14,11 +14,32 @@ class Role(StrEnum):
 
     SERVER = "server"
     CLIENT = "client"
+    VPN_SERVER = "vpnserver"
+    VPN_CLIENT = "vpnclient"
+
+    @property
+    def is_server(self) -> bool:
+        return self in (Role.SERVER, Role.VPN_SERVER)
+
+    @property
+    def command(self) -> str:
+        """Of which program and subcommand it is the role."""
+        side = "server" if self.is_server else "client"
+        return f"{'tunnel-rs' if self == side else 'tunnel-rs-vpn'} {side}"
+
+    @property
+    def file_name(self) -> str:
+        """Of its configuration file in the default place."""
+        side = "server" if self.is_server else "client"
+        return f"{side}.toml" if self == side else f"vpn_{side}.toml"
 
 
 SERVER = frozenset({Role.SERVER})
 CLIENT = frozenset({Role.CLIENT})
 BOTH = SERVER | CLIENT
+VPN_SERVER = frozenset({Role.VPN_SERVER})
+VPN_CLIENT = frozenset({Role.VPN_CLIENT})
+VPN_BOTH = VPN_SERVER | VPN_CLIENT
 
 
 @dataclass(frozen=True, slots=True)

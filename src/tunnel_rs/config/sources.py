@@ -10,9 +10,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-from tunnel_rs.config import schema
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import Exclusion, Option, Role
+from tunnel_rs.config.tables import options_for, table_for
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def command_line(role: Role, given: Mapping[str, Sequence[str]]) -> Layer:
     """Read the options given on the command line; `given` maps names to all occurrences."""
     return {
         option.name: _from_texts(option, given[option.name], Rank.COMMAND_LINE, option.flag)
-        for option in schema.options_for(role)
+        for option in options_for(role)
         if given.get(option.name)
     }
 
@@ -103,7 +103,7 @@ def command_line(role: Role, given: Mapping[str, Sequence[str]]) -> Layer:
 def environment(role: Role, environ: Mapping[str, str]) -> Layer:
     """Read the environment. Lists are separated by commas; an empty variable counts as not set."""
     layer = {}
-    for option in schema.options_for(role):
+    for option in options_for(role):
         text = environ.get(option.variable, "") if option.variable else ""
         if option.variable and text:
             texts = _split(text) if option.kind.repeatable else [text]
@@ -148,13 +148,14 @@ def collect(
     layers = [command_line(role, given), environment(role, environ)]
     if file is not None:
         layers.append(file_values(file, role))
+    exclusions = table_for(role).exclusions
     for layer in layers:
-        _refuse_exclusive(layer)
-    return Values(role, _merge(layers), file.path if file else None)
+        _refuse_exclusive(layer, exclusions)
+    return Values(role, _merge(layers, exclusions), file.path if file else None)
 
 
-def _refuse_exclusive(layer: Layer) -> None:
-    for exclusion in schema.EXCLUSIONS:
+def _refuse_exclusive(layer: Layer, exclusions: Sequence[Exclusion]) -> None:
+    for exclusion in exclusions:
         first, second = layer.get(exclusion.first.name), layer.get(exclusion.second.name)
         if first and second and not _may_combine(exclusion, first.origin):
             other = first.origin.key
@@ -165,28 +166,29 @@ def _may_combine(exclusion: Exclusion, origin: Origin) -> bool:
     return exclusion.together_on_command_line and origin.rank is Rank.COMMAND_LINE
 
 
-def _merge(layers: Iterable[Layer]) -> Layer:
+def _merge(layers: Iterable[Layer], exclusions: Sequence[Exclusion]) -> Layer:
     """Join layers, the highest rank first."""
     merged: dict[str, Setting] = {}
     for layer in layers:
-        replaced = _excluded_by(merged)
+        replaced = _excluded_by(merged, exclusions)
         for name, setting in layer.items():
             if name not in replaced:
                 merged.setdefault(name, setting)
     return merged
 
 
-def _excluded_by(names: Iterable[str]) -> set[str]:
+def _excluded_by(names: Iterable[str], exclusions: Sequence[Exclusion]) -> set[str]:
     names = set(names)
-    pairs = [(e.first.name, e.second.name) for e in schema.EXCLUSIONS]
+    pairs = [(e.first.name, e.second.name) for e in exclusions]
     return {b for a, b in pairs if a in names} | {a for a, b in pairs if b in names}
 
 
 def default_config_path(role: Role, environ: Mapping[str, str]) -> Path:
-    """Where `--default-config` looks: `tunnel-rs/<role>.toml` in the XDG configuration directory.
+    """Where `--default-config` looks: `tunnel-rs/<file of the role>` in the XDG configuration
+    directory.
 
     Source: XDG Base Directory Specification; a relative XDG_CONFIG_HOME is ignored, as it says.
     """
     base = environ.get("XDG_CONFIG_HOME", "")
     directory = Path(base) if os.path.isabs(base) else Path("~/.config").expanduser()
-    return directory / "tunnel-rs" / f"{role}.toml"
+    return directory / "tunnel-rs" / role.file_name

@@ -9,11 +9,12 @@ from tunnel_rs.errors import (
     TargetError,
 )
 from tunnel_rs.forward.dialogue import DONE, Dialogue
-from tunnel_rs.forward.gate import AuthGate, RefusedError
+from tunnel_rs.forward.gate import AuthGate
 from tunnel_rs.forward.sessions import Sessions
 from tunnel_rs.forward.settings import ServerSettings
 from tunnel_rs.forward.targets import Targets, parse_source
 from tunnel_rs.forward.udp_flow import join_udp
+from tunnel_rs.net.admission import RefusedError
 from tunnel_rs.net.link import ByteStream, Link
 from tunnel_rs.net.resolver import Resolve, SystemResolver
 from tunnel_rs.net.splice import join_tcp

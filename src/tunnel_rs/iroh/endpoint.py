@@ -16,7 +16,7 @@ from tunnel_rs.iroh.resolve import Resolver, make_resolver
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.iroh.ways import Discovery, GivenAddresses, Lan, Relays, Way
 from tunnel_rs.net.interfaces import local_interfaces, reachable_addresses
-from tunnel_rs.net.quic import QuicEndpoint, UdpFace
+from tunnel_rs.net.quic import ALPN, QuicEndpoint, UdpFace
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.udp import UdpSocket
@@ -55,12 +55,13 @@ class Endpoint:
 
     @classmethod
     async def bind(
-        cls, settings: EndpointSettings, *, accept: bool, report: Reporter
+        cls, settings: EndpointSettings, *, accept: bool, report: Reporter, alpn: str = ALPN
     ) -> "Endpoint":
-        """Open the sockets and, with `accept`, take connections and announce ourselves. Raises
-        LocalError, and ConfigError for a CA file that cannot be used."""
+        """Open the sockets and, with `accept`, take connections and announce ourselves. Peers
+        have to speak `alpn`. Raises LocalError, and ConfigError for a CA file that cannot be
+        used."""
         seed = settings.secret_key or Secret(os.urandom(32))
-        quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept)
+        quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept, alpn=alpn)
         endpoint = cls(settings, quic, report)
         try:
             await endpoint._start(seed, accept)
@@ -105,9 +106,7 @@ class Endpoint:
             self._resolver = make_resolver(discovery, resolving)
 
     def _open_sockets(self, *, mirror: bool) -> None:
-        self._sockets = _bind_sockets(
-            self._settings.bind, mirror=mirror, offload=self._settings.transport.offload
-        )
+        self._sockets = _bind_sockets(self._settings, mirror=mirror)
         for socket in self._sockets:
             self._quic.add_face(UdpFace(socket))
             socket.start(self._quic)
@@ -210,14 +209,16 @@ class Endpoint:
         await self._open.aclose()
 
 
-def _bind_sockets(address: SocketAddr | None, *, mirror: bool, offload: bool) -> list[UdpSocket]:
-    """One socket for `address`; by default one for each address family there is."""
-    if address is not None:
-        return [UdpSocket.bind(address, mirror=mirror, offload=offload)]
+def _bind_sockets(settings: EndpointSettings, *, mirror: bool) -> list[UdpSocket]:
+    """One socket for the address to bind; by default one for each address family there is."""
+    offload, mark = settings.transport.offload, settings.mark
+    if settings.bind is not None:
+        return [UdpSocket.bind(settings.bind, mirror=mirror, offload=offload, mark=mark)]
     sockets: list[UdpSocket] = []
     for ip in ("0.0.0.0", "::"):
+        address = SocketAddr(ip, 0)
         try:
-            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror, offload=offload))
+            sockets.append(UdpSocket.bind(address, mirror=mirror, offload=offload, mark=mark))
         except LocalError as exc:
             error = exc
     if not sockets:

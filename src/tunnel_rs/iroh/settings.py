@@ -45,4 +45,7 @@ class EndpointSettings:
     discovery: DiscoverySettings = DiscoverySettings()
     """Where our record is published, and where those of others are looked up."""
 
+    mark: int | None = None
+    """Mark (SO_MARK) of our own packets, by which a VPN on this machine lets them pass (Linux)."""
+
     transport: TransportSettings = TransportSettings()

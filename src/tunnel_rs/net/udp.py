@@ -27,6 +27,7 @@ T = TypeVar("T")
 BUFFER_SIZE = 4 << 20
 """Socket buffer asked for; the kernel may grant less."""
 
+_SO_MARK = 36
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
 _ANCILLARY_SIZE = 128
@@ -97,9 +98,14 @@ class UdpSocket:
 
     @classmethod
     def bind(
-        cls, address: SocketAddr, *, offload: bool = True, mirror: bool = False
+        cls,
+        address: SocketAddr,
+        *,
+        offload: bool = True,
+        mirror: bool = False,
+        mark: int | None = None,
     ) -> "UdpSocket":
-        """Bind to `address`. Raises LocalError."""
+        """Bind to `address`; what is sent carries `mark` (Linux). Raises LocalError."""
         family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -112,6 +118,8 @@ class UdpSocket:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             _forbid_fragments(sock, family)
+            if mark is not None:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
             sock.bind(sock_addr(address))
         except OSError as exc:
             sock.close()

@@ -6,9 +6,9 @@ direction of a stream; what follows it is payload (source streams) or nothing (t
 
 import json
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from tunnel_rs.errors import ProtocolError
+from tunnel_rs.proto.json_fields import JsonFields, is_unicode
 from tunnel_rs.values import Buffer, Secret
 
 VERSION = 3
@@ -20,8 +20,6 @@ MAX_REASON = 512
 
 _PREFIX = 4
 _CUT = "..."
-
-_V = TypeVar("_V", str, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,9 @@ def cut_reason(reason: str) -> str:
     return data[: MAX_REASON - len(_CUT)].decode("utf-8", "ignore") + _CUT
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether `text` has a UTF-8 form, that is no lone surrogates."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+def shown_reason(text: str) -> str:
+    """What a peer gave as its reason, fit to be shown: one line, cut, no control characters."""
+    return cut_reason("".join(c if c.isprintable() else " " for c in text))
 
 
 def _fields_of(message: Message) -> dict[str, object]:
@@ -90,7 +88,7 @@ def encode(message: Message) -> bytes:
     """One message with its length prefix. ValueError when it is longer than `MAX_MESSAGE` or not
     Unicode text; the error never quotes the message."""
     fields = {"version": VERSION, **_fields_of(message)}
-    if any(isinstance(value, str) and not _is_unicode(value) for value in fields.values()):
+    if any(isinstance(value, str) and not is_unicode(value) for value in fields.values()):
         raise ValueError("a message with lone surrogates cannot be sent")
     body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     if len(body) > MAX_MESSAGE:
@@ -98,72 +96,22 @@ def encode(message: Message) -> bytes:
     return len(body).to_bytes(_PREFIX, "big") + body
 
 
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _parse(body: bytes) -> object:
-    """The JSON value, objects as tuples of pairs, or None when `body` is not UTF-8 JSON.
-
-    A failure is told by the result: the exceptions of `json` keep the text they failed on, and a
-    token must not travel with an error.
-    """
-    try:
-        return json.loads(
-            body.decode("utf-8"), object_pairs_hook=tuple, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError):
-        return None
-
-
-class _Fields:
-    """The fields of one received message, judged as they are asked for."""
+class _Fields(JsonFields):
+    """The fields of one received message of this protocol's version."""
 
     def __init__(self, name: str, body: bytes) -> None:
-        pairs = _parse(body)
-        if not isinstance(pairs, tuple):
-            raise ProtocolError(f"the {name} is not a JSON object in UTF-8")
-        self._name = name
-        self._pairs: tuple[tuple[str, Any], ...] = pairs
-        version = self._single("version")
+        super().__init__(name, body)
+        version = self.single("version")
         if type(version) is not int or version != VERSION:
             spoken = version if type(version) is int and abs(version) < 1000 else "unknown"
             raise ProtocolError(
                 f"the {name} has protocol version {spoken}, this program speaks {VERSION}"
             )
 
-    def _single(self, field: str) -> object:
-        """The value of a field, None when absent. The same field twice is refused, as readers
-        disagree on which one counts."""
-        values = [value for key, value in self._pairs if key == field]
-        if len(values) > 1:
-            raise ProtocolError(f"the {self._name} has the field {field!r} twice")
-        return values[0] if values else None
-
-    def required(self, field: str, kind: type[_V]) -> _V:
-        value = self._single(field)
-        if value is None:
-            raise ProtocolError(f"the {self._name} has no field {field!r}")
-        return self._checked(field, kind, value)
-
-    def optional(self, field: str, kind: type[_V]) -> _V | None:
-        value = self._single(field)
-        return None if value is None else self._checked(field, kind, value)
-
-    def _checked(self, field: str, kind: type[_V], value: object) -> _V:
-        if not isinstance(value, kind):
-            wanted = "text" if kind is str else "true or false"
-            raise ProtocolError(f"the field {field!r} of the {self._name} is not {wanted}")
-        if isinstance(value, str) and not _is_unicode(value):
-            raise ProtocolError(f"the field {field!r} of the {self._name} is not Unicode text")
-        return value
-
     def reason(self) -> str | None:
         """Fit to be shown: one line, at most `MAX_REASON` bytes, no control characters."""
         text = self.optional("reason", str)
-        if text is None:
-            return None
-        return cut_reason("".join(c if c.isprintable() else " " for c in text))
+        return None if text is None else shown_reason(text)
 
 
 def decode_auth_request(body: bytes) -> AuthRequest:

@@ -1,0 +1,88 @@
+"""`tunnel-rs-vpn client` and `cleanup`."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from tunnel_rs.cli import event_loop
+from tunnel_rs.cli.console import Console
+from tunnel_rs.cli.hints import warn_of_exposed_secrets
+from tunnel_rs.cli.options import load, output_options, source_options
+from tunnel_rs.cli.running import run_client
+from tunnel_rs.config.option import Role
+from tunnel_rs.config.vpn_build import VpnClientConfig, build_vpn_client
+from tunnel_rs.errors import ExitStatus
+from tunnel_rs.net.link import Link
+from tunnel_rs.reports import Reporter
+
+
+@click.command()
+@source_options(Role.VPN_CLIENT)
+@output_options(json=True)
+def client(console: Console, **given: Any) -> ExitStatus:
+    """Join a private network.
+
+    Needs root or CAP_NET_ADMIN; `tunnel-rs-vpn exec` needs neither.
+
+    \b
+    Examples:
+      tunnel-rs-vpn client -n ENDPOINT_ID --auth-token-file token.txt --route 192.168.7.0/24
+      tunnel-rs-vpn client -c vpn_client.toml --route 0.0.0.0/0 --route6 ::/0
+    """
+    values = load(Role.VPN_CLIENT, given, os.environ)
+    config = build_vpn_client(values)
+    warn_of_exposed_secrets(values, console.report)
+    return event_loop.run(_join(config, console.report))
+
+
+async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
+    # Imported late: mistakes in options are told before the QUIC stack has been loaded.
+    from tunnel_rs.cli.vpn_running import answering
+    from tunnel_rs.iroh.endpoint import Endpoint
+    from tunnel_rs.net.host_network import host_network
+    from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
+    from tunnel_rs.net.tun import open_tun
+    from tunnel_rs.proto.vpn_handshake import ALPN
+    from tunnel_rs.vpn.client import VpnClient
+    from tunnel_rs.vpn.status import of_client
+
+    with InstanceLock(vpn_client_lock(os.environ)):
+        host = host_network()
+        tun = open_tun(config.vpn.device)
+        try:
+            await host.clean(client=True)
+            settings = replace(config.endpoint, mark=host.mark)
+            endpoint = await Endpoint.bind(settings, accept=False, report=report, alpn=ALPN)
+
+            async def connect() -> Link:
+                return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
+
+            client = VpnClient(config.vpn, tun, host, connect, report)
+            async with answering("vpn-client", lambda: of_client(client), report):
+                return await run_client(endpoint, client, report)
+        finally:
+            tun.close()
+
+
+@click.command()
+@output_options()
+def cleanup(console: Console) -> None:
+    """Remove what a client that was killed left behind: rules, a kill switch, resolvers.
+
+    The next client does it, too.
+
+    \b
+    Example:
+      tunnel-rs-vpn cleanup
+    """
+    event_loop.run(_clean())
+
+
+async def _clean() -> None:
+    from tunnel_rs.net.host_network import host_network
+    from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
+
+    with InstanceLock(vpn_client_lock(os.environ)):
+        await host_network().clean(client=True)

@@ -1,0 +1,86 @@
+"""Run a VPN server from its first report to an orderly end."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from tunnel_rs.cli.running import LinkSource, accept_links, close_in_time, log_failure
+from tunnel_rs.cli.signals import StopSignals, run_until_signal
+from tunnel_rs.errors import ExitStatus, LocalError, TunnelError
+from tunnel_rs.net.status_socket import Describe, StatusSocket, runtime_directory
+from tunnel_rs.net.tasks import TaskScope
+from tunnel_rs.reports import Notice, Reporter, ServerReady, VpnServerStarting
+from tunnel_rs.values import EndpointId
+from tunnel_rs.vpn.server import VpnServer
+from tunnel_rs.vpn.settings import ServerSettings
+from tunnel_rs.vpn.status import of_server
+
+MAX_LINKS = 16_384
+
+
+async def run_vpn_server(
+    endpoint: LinkSource,
+    server: VpnServer,
+    device: str,
+    tokens: int,
+    report: Reporter,
+    reread: Callable[[], ServerSettings],
+) -> ExitStatus:
+    """Announce the server, serve every link until a signal, and close all. Returns the exit
+    status."""
+    report(starting(endpoint.endpoint_id, tokens, device, server.addresses))
+    with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
+        addresses = endpoint.addresses
+        report(ServerReady(endpoint.endpoint_id, addresses, (*endpoint.ways, *map(str, addresses))))
+        loop = asyncio.get_running_loop()
+        async with (
+            answering(f"vpn-server-{device}", lambda: of_server(server, loop.time()), report),
+            TaskScope("links", on_failure=log_failure, limit=MAX_LINKS) as links,
+        ):
+            try:
+                accepting = links.spawn(accept_links(endpoint, server, links), "accept")
+                running = server.run_until_lost()
+                return await run_until_signal(running, server.close, signals, report)
+            finally:
+                accepting.cancel()
+                await close_in_time(endpoint)
+
+
+@asynccontextmanager
+async def answering(name: str, describe: Describe, report: Reporter) -> AsyncIterator[None]:
+    """While entered, `tunnel-rs-vpn status` is answered. When that cannot be it is told, and all
+    the rest works."""
+    if sys.platform == "win32":
+        yield
+        return
+    path = runtime_directory(os.environ) / f"{name}.sock"
+    try:
+        socket = await StatusSocket(path, describe).__aenter__()
+    except LocalError as error:
+        report(Notice("info", f"{error}; `status` will not find this program"))
+        yield
+        return
+    try:
+        yield
+    finally:
+        await socket.__aexit__()
+
+
+def starting(
+    endpoint_id: EndpointId, tokens: int, device: str, addresses: tuple[str, ...]
+) -> VpnServerStarting:
+    """What a VPN server says first."""
+    command = f"tunnel-rs-vpn client --server-node-id {endpoint_id} --auth-token TOKEN"
+    return VpnServerStarting(endpoint_id, tokens, device, addresses, command)
+
+
+def _reload(server: VpnServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
+    try:
+        settings = reread()
+    except TunnelError as error:
+        report(Notice("warning", f"{error}; the settings in use stay as they are"))
+        return
+    server.apply(settings)
+    report(Notice("info", f"tokens read again: {len(settings.tokens())}"))

@@ -1,0 +1,70 @@
+"""One instance at a time: a lock that goes with the process."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tunnel_rs.errors import LocalError
+
+
+def vpn_client_lock(environ: Mapping[str, str]) -> Path:
+    """The file VPN clients of all versions lock (spec `vpn.md` section 2.8)."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    directory = Path(runtime) if os.path.isabs(runtime) else Path(tempfile.gettempdir())
+    return directory / "tunnel-vpn.lock"
+
+
+class InstanceLock:
+    """While entered, no other process can enter it with the same file. The file stays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        """Raises LocalError when another process has it."""
+        try:
+            # Somebody else's link in a directory that all can write to is not followed.
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            self._fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise LocalError(f"cannot open the lock {self._path}: {error.strerror}") from None
+        try:
+            _lock(self._fd)
+        except OSError:
+            self._close()
+            raise LocalError(
+                f"another VPN client is running on this machine (it holds {self._path}); "
+                "stop it first"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(fd: int) -> None:
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

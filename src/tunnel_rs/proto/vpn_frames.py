@@ -1,0 +1,99 @@
+"""Framing on the data stream of the VPN, wire version 1 (spec `vpn.md` section 1.3).
+
+00 | u32 length | IP packet          at most 65,536 bytes
+01                                   ping, client to server
+02                                   pong, server to client
+04 | u32 length | 10 bytes virtio header | IP packet
+                                     only when both ends announced `gso1`; the length is the
+                                     packet's alone (our extension, section 6.2)
+"""
+
+from typing import NamedTuple
+
+from tunnel_rs.errors import ProtocolError
+from tunnel_rs.proto.vpn_offload import HEADER_SIZE, NO_OFFLOAD
+
+MAX_FRAME = 65_536
+"""Most bytes of a packet in a frame; version 1 readers refuse more."""
+
+PACKET, PING_TYPE, PONG_TYPE, OFFLOADED = 0, 1, 2, 4
+PING = bytes([PING_TYPE])
+PONG = bytes([PONG_TYPE])
+
+_LENGTH_END = 5
+
+Offloaded = tuple[bytes, bytes]
+"""A virtio header (`vpn_offload`) and the IP packet it goes with."""
+
+
+class Received(NamedTuple):
+    """What one piece of the stream completed."""
+
+    packets: list[Offloaded]
+    pings: int
+    pongs: int
+
+
+def packet_frame(packet: bytes) -> bytes:
+    return b"\0" + len(packet).to_bytes(4, "big") + packet
+
+
+def offload_frame(header: bytes, packet: bytes) -> bytes:
+    return b"".join((b"\4", len(packet).to_bytes(4, "big"), header, packet))
+
+
+class FrameDecoder:
+    """Cuts the stream into frames. Holds at most one unfinished frame.
+
+    Without `offload` frames of type 04 are an error, as every unknown type: after it the framing
+    is lost, and the connection has to end.
+    """
+
+    def __init__(self, *, offload: bool = False) -> None:
+        self._offload = offload
+        self._held = bytearray()
+        self._needed = 1
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the stream may end here."""
+        return not self._held
+
+    def feed(self, data: bytes) -> Received:
+        """What is complete now. Raises ProtocolError; nothing may be fed after that."""
+        if self._held:
+            self._held += data
+            # Tiny pieces of a large frame are only collected: what they cost is their own size.
+            if len(self._held) < self._needed:
+                return Received([], 0, 0)
+            data = bytes(self._held)
+            self._held.clear()
+        packets: list[Offloaded] = []
+        pings = pongs = position = 0
+        end = len(data)
+        while position < end:
+            kind = data[position]
+            if kind == PACKET or (kind == OFFLOADED and self._offload):
+                start = position + _LENGTH_END
+                if start > end:
+                    self._needed = _LENGTH_END
+                    break
+                length = int.from_bytes(data[position + 1 : start], "big")
+                if length > MAX_FRAME:
+                    raise ProtocolError(f"a packet of {length} bytes was announced")
+                header = NO_OFFLOAD
+                if kind == OFFLOADED:
+                    header, start = data[start : start + HEADER_SIZE], start + HEADER_SIZE
+                if start + length > end:
+                    self._needed = start + length - position
+                    break
+                position = start + length
+                packets.append((header, data[start:position]))
+            elif kind == PING_TYPE:
+                pings, position = pings + 1, position + 1
+            elif kind == PONG_TYPE:
+                pongs, position = pongs + 1, position + 1
+            else:
+                raise ProtocolError(f"a frame of the unknown type {kind} came")
+        self._held += data[position:]
+        return Received(packets, pings, pongs)

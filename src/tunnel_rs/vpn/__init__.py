@@ -1,0 +1,1 @@
+"""IP packets over a link: a VPN server, and its client."""
