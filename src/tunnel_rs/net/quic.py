@@ -19,6 +19,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, from_sock_addr
+from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.engine import (
     CONNECTION_ID_LENGTH,
     DATAGRAM_SIZE,
@@ -37,7 +38,6 @@ from tunnel_rs.proto.quic_packets import (
     stateless_reset,
     version_negotiation,
 )
-from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId
 
@@ -111,8 +111,14 @@ class QuicEndpoint:
     """Dials and accepts connections. Create in a running loop, `add_face`, use, `close`."""
 
     def __init__(
-        self, identity: Identity, settings: TransportSettings, *, accept: bool, alpn: str = ALPN
+        self,
+        identity: Credentials,
+        settings: TransportSettings,
+        *,
+        accept: bool,
+        alpn: str | None = ALPN,
     ) -> None:
+        """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301)."""
         self.identity = identity
         self._settings = settings
         self._accepting = accept
@@ -129,7 +135,7 @@ class QuicEndpoint:
         self._handshakes: dict[QuicConnection, asyncio.TimerHandle] = {}
         self._accepted: deque[QuicConnection] = deque()
         self._accept_waiters: deque[asyncio.Future[QuicConnection]] = deque()
-        self._reset_tokens = ResetTokens(identity.private_key.private_bytes_raw())
+        self._reset_tokens = ResetTokens(identity.reset_key)
         self._retry = QuicRetryTokenHandler()
         self._stray_budget = float(_STRAY_ANSWERS_PER_SECOND)
         self._stray_refilled = 0.0
