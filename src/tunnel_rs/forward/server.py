@@ -100,6 +100,10 @@ class ForwardServer:
             if not self._links:
                 self._no_links.set()
 
+    async def check(self, source: SourceUrl) -> None:
+        """Raise TargetError unless `source` may be forwarded. A later request is judged anew."""
+        await self._targets.allowed_addresses(source)
+
     async def close(self, timeout: float = DRAIN_TIMEOUT) -> None:
         """Take no new requests, let sessions end for at most `timeout` seconds, close all links
         with code 0 `done` and wait until every `serve` is about to return."""
