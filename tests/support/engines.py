@@ -5,9 +5,11 @@ import random
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from aioquic import tls
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 from tunnel_rs.proto.engine import Engine, ResetTokens
+from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import Secret
@@ -19,6 +21,17 @@ TOKENS = ResetTokens(bytes(32))
 DEFAULTS = TransportSettings()
 ALPN = "multi-forward/1"
 
+PAIRS: dict[str, tuple[type[Engine], type[Engine]]] = {
+    "stock": (Engine, Engine),
+    "fast": (FastEngine, FastEngine),
+    "fast client": (FastEngine, Engine),
+    "fast server": (Engine, FastEngine),
+}
+"""Engines of client and server, by the name a test is shown with."""
+
+_MAX_IDLE_TURNS = 1000
+"""Turns without the clock moving after which an engine is held to be spinning."""
+
 
 @dataclass
 class Wire:
@@ -28,6 +41,7 @@ class Wire:
     loss: float = 0.0
     jitter: float = 0.0
     cut: bool = False
+    duplicates: float = 0.0
 
 
 @dataclass
@@ -55,7 +69,10 @@ class Peer:
 
 
 class Network:
-    """Carries trains between two peers. `run` advances the virtual clock."""
+    """Carries trains between two peers. `run` advances the virtual clock.
+
+    With `offload`, datagrams of one size that arrive at one moment are received as one train.
+    """
 
     def __init__(
         self,
@@ -67,14 +84,21 @@ class Network:
         server_identity: Identity = SERVER_IDENTITY,
         candidates: tuple[Hashable, ...] = (SERVER,),
         make_engine: type[Engine] = Engine,
+        make_server: type[Engine] | None = None,
+        offload: bool = False,
     ) -> None:
         self.now = 100.0
         self.random = random.Random(seed)
         self.up, self.down = Wire(), Wire()
         self.datagrams = 0
+        self.client_address: Hashable = CLIENT
+        """Where the client's datagrams come from; what goes elsewhere does not reach it."""
+        self.spy: Callable[[str, bytes], bytes | None] = lambda to, datagram: datagram
+        """Sees each datagram as it arrives, and may replace or drop it."""
+        self.offload = offload
         self._queue: list[tuple[float, int, str, bytes, Hashable]] = []
         self._count = 0
-        self._make_engine = make_engine
+        self._make_server = make_server or make_engine
         self._server_settings, self._server_identity = server_settings, server_identity
         self.client = Peer(
             make_engine.client(
@@ -92,14 +116,28 @@ class Network:
     def _send(self, peer: Peer, wire: Wire, to: str) -> None:
         for data, segment_size, address in peer.engine.trains(self.now):
             data = bytes(data)
+            assert data
+            if to == CLIENT and address != self.client_address:
+                continue
             for start in range(0, len(data), segment_size):
                 self.datagrams += 1
-                if wire.cut or self.random.random() < wire.loss:
-                    continue
-                due = self.now + wire.delay + self.random.random() * wire.jitter
-                self._count += 1
-                datagram = data[start : start + segment_size]
-                heapq.heappush(self._queue, (due, self._count, to, datagram, address))
+                self._carry(wire, to, data[start : start + segment_size])
+
+    def _carry(self, wire: Wire, to: str, datagram: bytes) -> None:
+        if wire.cut or self.random.random() < wire.loss:
+            return
+        origin = self.client_address if to == SERVER else SERVER
+        for _ in range(2 if self.random.random() < wire.duplicates else 1):
+            due = self.now + wire.delay + self.random.random() * wire.jitter
+            self._count += 1
+            heapq.heappush(self._queue, (due, self._count, to, datagram, origin))
+
+    def inject(self, to: str, datagram: bytes, origin: Hashable | None = None) -> None:
+        """Let `datagram` arrive now, from `origin` (default: the other peer)."""
+        if origin is None:
+            origin = self.client_address if to == SERVER else SERVER
+        self._deliver(to, datagram, len(datagram), origin)
+        self.flush()
 
     def flush(self) -> None:
         """Take what both peers have to say now."""
@@ -110,7 +148,7 @@ class Network:
     def _accept(self, datagram: bytes) -> Peer:
         length = datagram[5]
         return Peer(
-            self._make_engine.server(
+            self._make_server.server(
                 self._server_settings,
                 self._server_identity,
                 TOKENS,
@@ -119,13 +157,32 @@ class Network:
             )
         )
 
-    def _deliver(self, to: str, datagram: bytes, address: Hashable) -> None:
+    def _arrivals(self) -> list[tuple[str, bytes, int, Hashable]]:
+        """Trains that are due: receiver, bytes, segment size, origin."""
+        trains: list[tuple[str, bytes, int, Hashable]] = []
+        while self._queue and self._queue[0][0] <= self.now:
+            _, _, to, original, origin = heapq.heappop(self._queue)
+            datagram = self.spy(to, original)
+            if datagram is None:
+                continue
+            if trains and self.offload:
+                last_to, data, size, last_origin = trains[-1]
+                if (
+                    (last_to, last_origin) == (to, origin)
+                    and len(data) % size == 0
+                    and len(datagram) <= size
+                ):
+                    trains[-1] = (to, data + datagram, size, origin)
+                    continue
+            trains.append((to, datagram, len(datagram), origin))
+        return trains
+
+    def _deliver(self, to: str, train: bytes, segment_size: int, origin: Hashable) -> None:
         if to == SERVER and self.server is None:
-            self.server = self._accept(datagram)
+            self.server = self._accept(train)
         peer = self.server if to == SERVER else self.client
         assert peer is not None
-        origin = CLIENT if to == SERVER else SERVER
-        peer.engine.receive(memoryview(datagram), len(datagram), origin, self.now)
+        peer.engine.receive(memoryview(train), segment_size, origin, self.now)
         peer.take_events()
 
     def _next_time(self) -> float:
@@ -139,12 +196,14 @@ class Network:
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Let time pass until `until` holds or `seconds` are over."""
         end = self.now + seconds
+        idle_turns = 0
         self.flush()
         while not until() and (due := self._next_time()) <= end:
+            idle_turns = idle_turns + 1 if due == self.now else 0
+            assert idle_turns < _MAX_IDLE_TURNS, "an engine asks for timers and does nothing"
             self.now = due
-            while self._queue and self._queue[0][0] <= self.now:
-                _, _, to, datagram, address = heapq.heappop(self._queue)
-                self._deliver(to, datagram, address)
+            for to, train, segment_size, origin in self._arrivals():
+                self._deliver(to, train, segment_size, origin)
             for peer in (self.client, self.server):
                 timer = peer.engine.get_timer() if peer else None
                 if peer and timer is not None and timer <= self.now:
@@ -154,8 +213,33 @@ class Network:
         if not until():
             self.now = max(self.now, end)
 
-    def connect(self) -> None:
-        """Run until both sides have confirmed the handshake."""
-        self.run(10, lambda: self.client.engine._handshake_confirmed)
+    def connect(self) -> tuple[Peer, Peer]:
+        """Run until both sides have confirmed the handshake; client and server."""
+        self.run(30, lambda: self.client.engine._handshake_confirmed and self.server is not None)
         assert self.client.engine._handshake_confirmed
         assert self.server is not None
+        return self.client, self.server
+
+    def settle(self) -> None:
+        """Let what is on its way arrive and be acknowledged."""
+        self.run(1.0)
+
+
+def forged(engine: Engine, frames: bytes, *, number: int | None = None) -> bytes:
+    """A 1-RTT packet of a peer that says what its engine never would: `frames` sealed with the
+    engine's keys, under its next packet number or `number`."""
+    if number is None:
+        number = engine._packet_number
+        engine._packet_number += 1
+    pair = engine._cryptos[tls.Epoch.ONE_RTT]
+    first = 0x40 | pair.key_phase << 2 | 3
+    header = bytes([first]) + engine._peer_cid.cid + (number & 0xFFFFFFFF).to_bytes(4, "big")
+    return pair.encrypt_packet(header, frames, number)
+
+
+def varint(value: int) -> bytes:
+    """RFC 9000 section 16."""
+    for size, bits in ((1, 0), (2, 1), (4, 2), (8, 3)):
+        if value < 1 << (8 * size - 2):
+            return (value | bits << (8 * size - 2)).to_bytes(size, "big")
+    raise ValueError(value)

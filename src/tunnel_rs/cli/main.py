@@ -15,6 +15,7 @@ from tunnel_rs.values import quoted
 PROGRAM = "tunnel-rs"
 
 COMMANDS: Mapping[str, str] = {
+    "demo": "tunnel_rs.cli.demo:demo",
     "server": "tunnel_rs.cli.server:server",
     "client": "tunnel_rs.cli.client:client",
     "generate-token": "tunnel_rs.cli.keys:generate_token",

@@ -289,7 +289,10 @@ class QuicConnection:
         self._timer = None
         now = self._loop.time()
         due = self.engine.get_timer()
-        if due is not None and due <= now:
+        if due is not None and due > now:
+            self._arm()  # it was armed for something that has been dealt with since
+            return
+        if due is not None:
             self.engine.handle_timer(now)
             self.process_events()
         self.flush()

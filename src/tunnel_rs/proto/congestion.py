@@ -165,6 +165,7 @@ class Cubic(WindowControl):
         self._reno_window = 0.0
         self._k = 0.0
         self._epoch = 0.0
+        self._has_curve = True
         self._srtt = 0.02
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
@@ -182,8 +183,11 @@ class Cubic(WindowControl):
         self._k = max(0.0, segments / _CUBIC_C) ** (1 / 3)
         self._epoch = now
         self._reno_window = self.congestion_window
+        self._has_curve = True
 
     def _avoid_congestion(self, now: float, acked: int) -> None:
+        if not self._has_curve:
+            self._begin_curve(now)
         window = self.congestion_window
         share = acked / window
         alpha = 1.0 if self._reno_window >= self._prior else _CUBIC_ALPHA
@@ -195,7 +199,14 @@ class Cubic(WindowControl):
 
     def on_persistent_congestion(self) -> None:
         super().on_persistent_congestion()
-        self._window_max = self._reno_window = self.congestion_window
+        self._has_curve = False
+
+    def _begin_curve(self, now: float) -> None:
+        """RFC 9438 section 4.8: after a timeout the curve starts flat, where slow start ended."""
+        self._window_max = self._reno_window = self._prior = self.congestion_window
+        self._k = 0.0
+        self._epoch = now
+        self._has_curve = True
 
     def _stood_still(self, elapsed: float) -> None:
         self._epoch += elapsed

@@ -13,7 +13,12 @@ from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnectionId, QuicConnectionState, QuicReceiveContext
+from aioquic.quic.connection import (
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicConnectionState,
+    QuicReceiveContext,
+)
 from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
@@ -51,6 +56,9 @@ _LARGEST_DATAGRAM = 65_527
 _MAX_TRAIN = 60_000
 _MAX_SEGMENTS = 60
 _CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
+_MAX_CRYPTO = 65_536
+"""Most handshake bytes of a peer at each encryption level; aioquic keeps up to 16 MiB of an
+unfinished TLS message."""
 _MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
 _CIPHER_SUITES = [
     tls.CipherSuite.AES_128_GCM_SHA256,
@@ -149,7 +157,6 @@ class Engine(StreamScheduler):
         self._close_datagrams: list[tuple[bytes, Address]] = []
         self._close_repeat_due = False
         self._datagrams_after_close = 0
-        self._peer_checked = False
         self.was_closed_by_peer = False
         self.refused_peer: EndpointId | None = None
         """A key the other side showed and `accept_peer` did not want."""
@@ -299,18 +306,10 @@ class Engine(StreamScheduler):
         if not self._ack_eliciting_sent_since_receipt:
             self._silent_since = None
             self._keep_alive_at = now + self._keep_alive
-        if self._handshake_complete and not self._peer_checked:
-            self._check_peer()
 
     @property
     def _keep_alive(self) -> float:
         return min(self._settings.keep_alive, self._idle_timeout() / 3)
-
-    def _check_peer(self) -> None:
-        self._peer_checked = True
-        if self._identity.proven_peer(self.tls) is None:
-            code = QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required
-            self.close(error_code=code, reason_phrase="a raw public key is required")
 
     def _is_stateless_reset(self, datagram: bytes) -> bool:
         """RFC 9000 section 10.3.1; only tokens of the peer's current id are compared."""
@@ -460,6 +459,24 @@ class Engine(StreamScheduler):
         parameters = pull_quic_transport_parameters(Buffer(data=data))
         if parameters.max_udp_payload_size is not None:
             self._peer_largest_datagram = parameters.max_udp_payload_size
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        stop = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(start)
+        if stop > _MAX_CRYPTO:
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too long a handshake"
+            )
+        super()._handle_crypto_frame(context, frame_type, buf)
+        if self._handshake_complete and proven_peer(self.tls) is None:
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required,
+                frame_type,
+                "a raw public key is required",
+            )
 
     def _handle_connection_close_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer

@@ -9,13 +9,18 @@ each way. These are sealed, opened, accounted for and acknowledged as trains her
 from typing import Any
 
 from aioquic import tls
-from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
+from aioquic.quic.connection import (
+    QuicConnectionError,
+    QuicConnectionState,
+    QuicReceiveContext,
+)
 from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from tunnel_rs.proto import varint
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Engine, Train
 from tunnel_rs.proto.packet_protection import (
     MAX_PACKETS_PER_KEY,
@@ -34,7 +39,9 @@ ACK_EVERY = 32
 """Ack-eliciting packets that are acknowledged at once; few while windows are small."""
 _ACK_EVERY_EARLY = 8
 _EARLY_PACKETS = 256
-_MIN_ACK_DELAY, _MAX_ACK_DELAY = 0.001, 0.010
+_MIN_ACK_DELAY, _MAX_ACK_DELAY = 0.002, 0.010
+_MAX_LEAD_RANGES = 4
+_MAX_LEAD = 80
 
 _ONE_RTT = tls.Epoch.ONE_RTT
 _STREAM, _FIN, _LEN, _OFF = 0x08, 0x01, 0x02, 0x04
@@ -47,6 +54,7 @@ class FastEngine(Engine):
         super().__init__(*args, **kwargs)
         self._buffer = bytearray(MAX_TRAIN)
         self._view = memoryview(self._buffer)
+        self._is_supported = False
         self._sealed_with: tuple[object, int] | None = None
         self._packets_with_key = 0
         self._unacknowledged = 0
@@ -57,9 +65,9 @@ class FastEngine(Engine):
     # Sending
 
     def _packets(self, now: float) -> list[Train]:
-        self._schedule_ack(now)
         if not self._can_send_trains():
             return super()._packets(now)
+        self._schedule_ack(now)
         trains: list[Train] = []
         if self._work:
             trains = self._stream_trains(now)
@@ -67,7 +75,7 @@ class FastEngine(Engine):
             if trains and not self._ack_eliciting_sent_since_receipt:
                 self._ack_eliciting_sent_since_receipt = True
                 self._close_at = now + self._idle_timeout()
-        if not self._work or self._has_slow_work(now):
+        if self._has_slow_work(now):
             pacing_at = self._pacing_at
             trains += super()._packets(now)
             self._pacing_at = pacing_at if self._work else self._pacing_at
@@ -75,19 +83,28 @@ class FastEngine(Engine):
 
     def _can_send_trains(self) -> bool:
         return (
-            self._handshake_confirmed
-            and not self.is_closing
-            and not self._recovery.is_probing
+            self._is_supported
+            and self._state is QuicConnectionState.CONNECTED
+            and not self._close_pending
+            and not self._loss._pto_count
             and self._network_paths[0].is_validated
-            and not self._cryptos[_ONE_RTT]._update_key_requested
-            and is_supported(self._cryptos[_ONE_RTT].send)
+            and not self._pair._update_key_requested
         )
+
+    def _confirm_handshake(self) -> None:
+        super()._confirm_handshake()
+        self._pair = self._cryptos[_ONE_RTT]
+        self._space = self._spaces[_ONE_RTT]
+        self._is_supported = is_supported(self._pair.send) and is_supported(self._pair.recv)
 
     def _has_slow_work(self, now: float) -> bool:
         """Whether the slow path has something to do beside what waits for the window."""
-        if any(not _is_plain(stream) for stream in self._work):
+        work = self._work
+        if not work:
+            return self._has_work(now)
+        if any(not _is_plain(stream) for stream in work):
             return True
-        work, self._work = self._work, {}
+        self._work = {}
         try:
             return self._has_work(now)
         finally:
@@ -130,7 +147,7 @@ class FastEngine(Engine):
         return trains
 
     def _sealer(self) -> TrainSealer:
-        pair = self._cryptos[_ONE_RTT]
+        pair = self._pair
         return TrainSealer(
             pair.send, key_phase=pair.key_phase, spin=self._spin_bit, peer_id=self._peer_cid.cid
         )
@@ -156,11 +173,12 @@ class FastEngine(Engine):
         segments = min(budget, MAX_SEGMENTS, MAX_TRAIN // size, -(-(stop - start) // step))
         stop = min(stop, start + segments * step)
         fin = stop == sender._buffer_fin
+        if not fin:
+            last_frame = frame
+        lead = self._ack_lead(now, step - (stop - start)) if segments == 1 else b""
         base = start - sender._buffer_start
         with memoryview(sender._buffer) as data, data[base : base + stop - start] as part:
-            end = sealer.seal(
-                self._view, number, frame, start, part, step, last_frame if fin else frame
-            )
+            end = sealer.seal(self._view, number, frame, start, part, step, lead + last_frame)
         record = SentTrain(
             number,
             number + segments,
@@ -171,6 +189,7 @@ class FastEngine(Engine):
             fin,
             size,
             now,
+            self._space.largest_received_packet if lead else None,
         )
         self._sent(record, end)
         return record, end
@@ -190,13 +209,13 @@ class FastEngine(Engine):
             self._work[stream] = None
         else:
             sender.buffer_is_empty = True
-        self._recovery.on_train_sent(record, self._spaces[_ONE_RTT])
+        self._recovery.on_train_sent(record, self._space)
         self._network_paths[0].bytes_sent += end
         self._count_sealed(record.packets)
 
     def _count_sealed(self, packets: int) -> None:
         """Update the key long before it has sealed too much (RFC 9001 section 6.6)."""
-        pair = self._cryptos[_ONE_RTT]
+        pair = self._pair
         key = (pair.send.aead, pair.key_phase)
         if self._sealed_with != key:
             self._sealed_with, self._packets_with_key = key, 0
@@ -229,12 +248,10 @@ class FastEngine(Engine):
         self._unacknowledged += -(-len(train) // segment_size)
 
     def _can_receive_trains(self, train: memoryview, address: Address) -> bool:
-        if not self._handshake_confirmed or len(train) <= CONNECTION_ID_LENGTH or self.is_closing:
+        if not self._is_supported or len(train) <= CONNECTION_ID_LENGTH or self.is_closing:
             return False
         path = self._network_paths[0]
         if path.addr != address or not path.is_validated:
-            return False
-        if not is_supported(self._cryptos[_ONE_RTT].recv):
             return False
         ours = bytes(train[1 : 1 + CONNECTION_ID_LENGTH])
         if not self._is_client:
@@ -244,8 +261,8 @@ class FastEngine(Engine):
 
     def _receive_plain(self, train: memoryview, segment_size: int, now: float) -> int:
         """Take in packets up to the first that is not plain; returns its offset."""
-        space = self._spaces[_ONE_RTT]
-        opener = TrainOpener(self._cryptos[_ONE_RTT].recv, CONNECTION_ID_LENGTH)
+        space = self._space
+        opener = TrainOpener(self._pair.recv, CONNECTION_ID_LENGTH)
         opened, stopped = opener.open(train, segment_size, space.expected_packet_number)
         if not opened:
             return stopped
@@ -386,14 +403,42 @@ class FastEngine(Engine):
 
     def _schedule_ack(self, now: float) -> None:
         """At the end of a batch: acknowledge at once on a gap, and when enough has come."""
-        if not self._unacknowledged or not self._handshake_confirmed or self.is_closing:
+        if not self._unacknowledged:
             return
         early = self._received_count < self._ack_early_until
-        space = self._spaces[_ONE_RTT]
+        space = self._space
         if space.ack_at is not None and (
             self._ack_now or self._unacknowledged >= (_ACK_EVERY_EARLY if early else ACK_EVERY)
         ):
             space.ack_at = now
+
+    def _ack_lead(self, now: float, room: int) -> bytes:
+        """An ACK frame to put before the data of a small packet, so that an answer carries the
+        acknowledgement of its question; empty when none is due or it does not fit."""
+        space = self._space
+        if space.ack_at is None or len(space.ack_queue) > _MAX_LEAD_RANGES or room < _MAX_LEAD:
+            return b""
+        received = space.largest_received_time
+        assert received is not None
+        delay = int((now - received) * 1_000_000) >> self._local_ack_delay_exponent
+        ranges = list(space.ack_queue)
+        newest = ranges.pop()
+        parts = [
+            b"\x02",
+            varint.encode(newest.stop - 1),
+            varint.encode(max(0, delay)),
+            varint.encode(len(ranges)),
+            varint.encode(newest.stop - newest.start - 1),
+        ]
+        start = newest.start
+        for older in reversed(ranges):
+            parts.append(varint.encode(start - older.stop - 1))
+            parts.append(varint.encode(older.stop - older.start - 1))
+            start = older.start
+        space.ack_at = None
+        self._unacknowledged = 0
+        self._ack_now = False
+        return b"".join(parts)
 
     def _write_ack_frame(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float

@@ -11,7 +11,8 @@ from aioquic.quic.stream import QuicStream
 class SentTrain:
     """Packets `number` to `end - 1`, each one STREAM frame of `step` bytes of `stream`, in order
     from `offset`; the last carries `last` bytes and, with `fin`, the end of the stream. `size` is
-    the full datagram's size, `sent_time` in seconds."""
+    the full datagram's size, `sent_time` in seconds. `acknowledges` is the largest packet number
+    that an ACK frame in it tells of; only trains of one packet carry one."""
 
     number: int
     end: int
@@ -22,6 +23,7 @@ class SentTrain:
     fin: bool
     size: int
     sent_time: float
+    acknowledges: int | None = None
 
     @property
     def packets(self) -> int:

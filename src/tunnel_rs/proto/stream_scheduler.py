@@ -230,6 +230,8 @@ class StreamScheduler(QuicConnection):
 
     def _on_train(self, train: SentTrain, acknowledged: bool) -> None:
         """What `_on_stream_delivery` does, for a train."""
+        if acknowledged and train.acknowledges is not None:
+            self._spaces[_ONE_RTT].ack_queue.subtract(0, train.acknowledges + 1)
         sender = train.stream.sender
         in_order = train.offset == sender._buffer_start and not len(sender._acked)
         if acknowledged and in_order and not train.fin and sender._reset_error_code is None:

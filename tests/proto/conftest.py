@@ -1,0 +1,28 @@
+"""Every scenario of two engines runs with stock and fast engines, and with one of each."""
+
+from functools import partial
+from typing import Protocol
+
+import pytest
+from tests.support.engines import PAIRS, Network
+
+from tunnel_rs.proto.transport_settings import TransportSettings
+
+
+class MakeNetwork(Protocol):
+    """`Network` with the engines chosen."""
+
+    def __call__(
+        self,
+        client_settings: TransportSettings = ...,
+        server_settings: TransportSettings = ...,
+        *,
+        seed: int = ...,
+        offload: bool = ...,
+    ) -> Network: ...
+
+
+@pytest.fixture(params=PAIRS)
+def make_network(request: pytest.FixtureRequest) -> MakeNetwork:
+    client, server = PAIRS[request.param]
+    return partial(Network, make_engine=client, make_server=server)
