@@ -471,7 +471,7 @@ class Engine(StreamScheduler):
                 QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too long a handshake"
             )
         super()._handle_crypto_frame(context, frame_type, buf)
-        if self._handshake_complete and proven_peer(self.tls) is None:
+        if self._handshake_complete and self._identity.proven_peer(self.tls) is None:
             raise QuicConnectionError(
                 QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required,
                 frame_type,
