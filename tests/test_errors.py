@@ -15,6 +15,7 @@ def test_the_exit_statuses_are_those_of_the_manual() -> None:
         "PEER_NOT_FOUND": 4,
         "UNREACHABLE": 5,
         "INVALID_CONFIG": 6,
+        "HUNG_UP": 129,
         "INTERRUPTED": 130,
         "TERMINATED": 143,
     }

@@ -16,6 +16,7 @@ class ExitStatus(IntEnum):
     PEER_NOT_FOUND = 4
     UNREACHABLE = 5
     INVALID_CONFIG = 6
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -154,6 +154,14 @@ def test_ctrl_c_is_no_error() -> None:
 
 def test_what_libraries_log_is_shown_while_a_command_runs() -> None:
     before = logging.getLogger().handlers[:]
-    _, _, err = invoke(lambda _: logging.getLogger("quic").warning("lost"))
-    assert err == "warning: quic: lost\n"
+    _, _, err = invoke(lambda _: logging.getLogger("asyncio").warning("slow"))
+    assert err == "warning: asyncio: slow\n"
     assert logging.getLogger().handlers == before
+
+
+def test_what_aioquic_says_of_peers_is_shown_with_details_only() -> None:
+    def warn(_: Console) -> None:
+        logging.getLogger("quic").warning("bad frame")
+
+    assert invoke(warn)[2] == ""
+    assert "quic: bad frame" in invoke(warn, "-vv")[2]

@@ -4,9 +4,13 @@ from functools import partial
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 from tests.support.engines import PAIRS, Network
 
 from tunnel_rs.proto.transport_settings import TransportSettings
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 class MakeNetwork(Protocol):

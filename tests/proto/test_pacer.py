@@ -57,6 +57,19 @@ def test_a_clock_that_stands_still_earns_nothing() -> None:
     assert pacer.available(50.0) == pacer.available(49.0) == 0
 
 
+@given(st.integers(2 * SIZE, 10_000_000), st.floats(0.0005, 1.0), st.floats(1.0, 1e7))
+def test_the_time_to_come_back_is_late_enough(window: int, rtt: float, now: float) -> None:
+    """However little is missing, and however coarse the clock's last digit is."""
+    pacer = paced(window, rtt)
+    for missing in (SIZE, 1.0, 1e-9):
+        pacer.spend(int(pacer.available(now) * SIZE - SIZE + missing))
+        due = pacer.next_send_time(now)
+        if due is not None:
+            assert due > now
+            now = due
+        assert pacer.next_send_time(now) is None and pacer.available(now) >= 1
+
+
 @given(
     st.integers(2 * SIZE, 10_000_000),
     st.floats(0.0005, 1.0),

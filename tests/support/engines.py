@@ -243,3 +243,45 @@ def varint(value: int) -> bytes:
         if value < 1 << (8 * size - 2):
             return (value | bits << (8 * size - 2)).to_bytes(size, "big")
     raise ValueError(value)
+
+
+def payload(size: int, seed: int = 0) -> bytes:
+    """Bytes that tell whether they are in order."""
+    return random.Random(seed).randbytes(size)
+
+
+def open_stream(peer: Peer) -> int:
+    """A new stream; its id."""
+    stream = peer.engine.open_stream()
+    assert stream is not None
+    return stream
+
+
+def exchange(network: Network, size: int, *, streams: int = 1, seconds: float = 120.0) -> None:
+    """Send `size` bytes each way on each of `streams` streams at once, and check each byte."""
+    client, server = network.client, network.server
+    assert server is not None
+    up = {open_stream(client): payload(size, i) for i in range(streams)}
+    for stream, data in up.items():
+        client.engine.write(stream, data, True)
+    answers: dict[int, bytes] = {}
+
+    def answer() -> bool:
+        for stream in up:
+            if stream in server.received and stream not in answers:
+                answers[stream] = payload(size, stream + 1000)
+                server.engine.write(stream, answers[stream], True)
+        done = set(up)
+        return done <= server.ended and done <= client.ended
+
+    network.run(seconds, answer)
+    network.flush()
+    for stream, data in up.items():
+        assert server.received[stream] == data
+        assert client.received[stream] == answers[stream]
+
+
+def ending(peer: Peer | None) -> tuple[int, str]:
+    """Code and reason that a connection ends with."""
+    assert peer is not None and peer.engine.ending is not None
+    return peer.engine.ending.error_code, peer.engine.ending.reason_phrase

@@ -1,13 +1,12 @@
 """A stream receiver that writes down what it is called with."""
 
-from tests.support.memory_link import MemoryStream
-from tunnel_rs.net.link import StreamReceiver
+from tunnel_rs.net.link import ByteStream, StreamReceiver
 
 
 class Recorder(StreamReceiver):
     """Keeps data and events. With `consume` it opens the window again at once."""
 
-    def __init__(self, stream: MemoryStream, *, consume: bool = True, attach: bool = True) -> None:
+    def __init__(self, stream: ByteStream, *, consume: bool = True, attach: bool = True) -> None:
         self.stream = stream
         self.consume = consume
         self.data = bytearray()

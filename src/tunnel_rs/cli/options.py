@@ -184,14 +184,20 @@ def _run(function: Callable[..., Any], console: Console, given: Mapping[str, Any
 
 @contextmanager
 def _library_logs(console: Console) -> Iterator[None]:
-    """While entered, what libraries log is shown by a console."""
+    """While entered, what libraries log is shown by a console.
+
+    aioquic warns of whatever a peer does wrong: a stranger could fill the terminal with it.
+    """
+    quic = logging.getLogger("quic")
     root = logging.getLogger()
     before = root.level
     handler = LogHandler(console)
     root.addHandler(handler)
+    quic.setLevel(logging.NOTSET if console.shows_details else logging.CRITICAL + 1)
     root.setLevel(logging.DEBUG if console.shows_details else logging.WARNING)
     try:
         yield
     finally:
         root.setLevel(before)
+        quic.setLevel(logging.NOTSET)
         root.removeHandler(handler)

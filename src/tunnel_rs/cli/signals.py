@@ -1,4 +1,8 @@
-"""Signals: stop in order on the first SIGINT or SIGTERM, at once on the second; SIGHUP re-reads."""
+"""Signals: stop in order on the first SIGINT or SIGTERM, at once on the second.
+
+SIGHUP re-reads the settings of a program that can do so, and stops the others: it is how OpenSSH
+ends a ProxyCommand, whose server must not be left with half a session.
+"""
 
 import asyncio
 import signal
@@ -17,10 +21,14 @@ STOP_TIME = 6.0
 """Seconds to stop in after the first signal: sessions get 5 to finish, then they are closed."""
 
 _STATUS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+_HANGUP = None if sys.platform == "win32" else signal.SIGHUP
+if _HANGUP is not None:
+    _STATUS[_HANGUP] = ExitStatus.HUNG_UP
 
 
 class StopSignals:
-    """While entered, turns SIGINT and SIGTERM into futures and SIGHUP into a call of `reload`."""
+    """While entered, turns SIGINT and SIGTERM into futures, and SIGHUP into a call of `reload` or,
+    without one, a future too."""
 
     def __init__(
         self, reload: Callable[[], None] | None = None, *, portable: bool = sys.platform == "win32"
@@ -35,9 +43,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         stopping = {signal.SIGINT, signal.SIGTERM}
-        reloading = {signal.SIGHUP} if sys.platform != "win32" and self._reload else set()
         install = self._install_portable if self._portable else self._install
-        install(stopping | reloading)
+        install(stopping if _HANGUP is None else stopping | {_HANGUP})
         return self
 
     def __exit__(
@@ -74,9 +81,8 @@ class StopSignals:
 
     def received(self, number: signal.Signals) -> None:
         """Take note of a signal. Runs in the event loop."""
-        if number not in _STATUS:
-            if self._reload is not None:
-                self._reload()
+        if number == _HANGUP and self._reload is not None:
+            self._reload()
         elif not self.first.done():
             self.first.set_result(number)
         elif not self.second.done():

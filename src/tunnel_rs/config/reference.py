@@ -50,6 +50,7 @@ _MEANINGS = {
     ExitStatus.PEER_NOT_FOUND: "no way to the server was found",
     ExitStatus.UNREACHABLE: "the server was not reached, or did not answer in time",
     ExitStatus.INVALID_CONFIG: "a mistake in a configuration, key or token file or the environment",
+    ExitStatus.HUNG_UP: "ended by SIGHUP (a client; a server reads its settings again)",
     ExitStatus.INTERRUPTED: "ended by SIGINT (Ctrl-C)",
     ExitStatus.TERMINATED: "ended by SIGTERM",
 }

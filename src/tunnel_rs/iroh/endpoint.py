@@ -2,7 +2,7 @@
 
 import os
 
-from tunnel_rs.errors import LocalError
+from tunnel_rs.errors import LinkClosedError, LocalError
 from tunnel_rs.iroh.dial import Dialler, dialling
 from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.settings import EndpointSettings
@@ -35,6 +35,7 @@ class Endpoint:
         self._sockets = sockets
         self._lan = lan
         self._report = report
+        self._closed = False
 
     @classmethod
     async def bind(
@@ -44,17 +45,24 @@ class Endpoint:
         LocalError."""
         seed = settings.secret_key or Secret(os.urandom(32))
         quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept)
-        sockets = _bind_sockets(settings.bind)
+        sockets = _bind_sockets(settings.bind, mirror=accept)
         for socket in sockets:
             quic.add_face(UdpFace(socket))
             socket.start(quic)
         lan = LanDiscovery(report) if settings.lan_discovery else None
         endpoint = cls(settings, quic, sockets, lan, report)
-        if lan is not None:
-            await lan.start()
-            if accept:
-                lan.announce(quic.identity.endpoint_id, endpoint._bound)
+        try:
+            await endpoint._start_discovery(accept)
+        except BaseException:
+            await endpoint.close()
+            raise
         return endpoint
+
+    async def _start_discovery(self, announce: bool) -> None:
+        if self._lan is not None:
+            await self._lan.start()
+            if announce:
+                self._lan.announce(self.endpoint_id, self._bound)
 
     @property
     def endpoint_id(self) -> EndpointId:
@@ -74,7 +82,10 @@ class Endpoint:
         return [socket.address for socket in self._sockets]
 
     async def connect(self, peer: EndpointId, *, timeout: float) -> QuicConnection:
-        """Dial `peer` on all ways. Raises PeerNotFoundError, UnreachableError, WrongPeerError."""
+        """Dial `peer` on all ways. Raises PeerNotFoundError, UnreachableError, WrongPeerError;
+        LinkClosedError once closed."""
+        if self._closed:
+            raise LinkClosedError(0, "the endpoint was closed")
         ways: list[Way] = []
         if self._settings.peer_addrs:
             ways.append(GivenAddresses(self._settings.peer_addrs))
@@ -90,17 +101,22 @@ class Endpoint:
 
     async def close(self, code: int = 0, reason: str = "done") -> None:
         """Close all connections with `code` and `reason`, and the sockets. Idempotent."""
+        self._closed = True
+        self._quic.close(code, reason)
         if self._lan is not None:
             await self._lan.close()
-        self._quic.close(code, reason)
 
 
-def _bind_sockets(address: SocketAddr | None) -> list[UdpSocket]:
+def _bind_sockets(address: SocketAddr | None, *, mirror: bool) -> list[UdpSocket]:
     """One socket for `address`; by default one for each address family there is."""
     if address is not None:
-        return [UdpSocket.bind(address)]
-    ipv4 = UdpSocket.bind(SocketAddr("0.0.0.0", 0))
-    try:
-        return [ipv4, UdpSocket.bind(SocketAddr("::", 0))]
-    except (LocalError, OSError):
-        return [ipv4]
+        return [UdpSocket.bind(address, mirror=mirror)]
+    sockets: list[UdpSocket] = []
+    for ip in ("0.0.0.0", "::"):
+        try:
+            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror))
+        except LocalError as exc:
+            error = exc
+    if not sockets:
+        raise error
+    return sockets

@@ -23,7 +23,11 @@ class Way(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: `LAN`, `given address`."""
+        """For people: `LAN`, `given addresses`."""
+
+    @property
+    def keeps_looking(self) -> bool:
+        """Whether more may come after `find` has returned."""
 
     def find(self, peer: EndpointId, on_found: OnFound) -> Cancel:
         """Begin; call `on_found` for each address, at once or later, until cancelled."""
@@ -33,6 +37,7 @@ class GivenAddresses:
     """Addresses the user named."""
 
     name = "given addresses"
+    keeps_looking = False
 
     def __init__(self, addresses: Sequence[SocketAddr]) -> None:
         self._addresses = addresses
@@ -47,6 +52,7 @@ class Lan:
     """Multicast DNS on the local network."""
 
     name = "LAN"
+    keeps_looking = True
 
     def __init__(self, discovery: LanDiscovery) -> None:
         self._discovery = discovery

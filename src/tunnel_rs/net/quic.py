@@ -6,19 +6,17 @@ the connections have to say afterwards leaves in one flush.
 """
 
 import asyncio
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from aioquic.quic.packet import QuicProtocolVersion, encode_quic_retry
-from aioquic.quic.retry import QuicRetryTokenHandler
-
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, from_sock_addr
+from tunnel_rs.net.waiters import serve_first, wait_in_line
+from tunnel_rs.proto.admission import BUSY, Admission, Newcomer
 from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.engine import (
     CONNECTION_ID_LENGTH,
@@ -29,34 +27,19 @@ from tunnel_rs.proto.engine import (
     Train,
 )
 from tunnel_rs.proto.fast_engine import FastEngine
-from tunnel_rs.proto.quic_packets import (
-    Kind,
-    Stray,
-    classify,
-    destination_id,
-    refusal,
-    stateless_reset,
-    version_negotiation,
-)
+from tunnel_rs.proto.quic_packets import destination_id
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId
 
 ALPN = "multi-forward/1"
 
-MAX_CONNECTIONS = 1024
-MAX_HANDSHAKES = 256
-"""Handshakes in progress; beyond it newcomers are refused."""
-RETRY_ABOVE = 64
-"""Handshakes in progress above which newcomers must prove their address first."""
 MAX_UNACCEPTED = 64
+"""Connections that wait for `accept`; beyond it newcomers are closed again."""
+MAX_HELD_TRAINS = 256
+"""Trains that wait for a full face; beyond it they are lost, as on a congested path."""
 LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
 """What Ethernet carries, with room for PPPoE and the like."""
 LARGEST_ON_LOOPBACK = 16_384
-_STRAY_ANSWERS_PER_SECOND = 100
-_MAX_HELD_TRAINS = 256
-
-logging.getLogger("quic").addHandler(logging.NullHandler())
-logging.getLogger("quic").propagate = False
 
 
 class Face(Protocol):
@@ -69,6 +52,9 @@ class Face(Protocol):
 
     def text(self, address: Address) -> str:
         """The address for people."""
+
+    def error(self, address: Address) -> str:
+        """Why nothing could be sent there; empty when nothing is known."""
 
     def largest_datagram(self, address: Address) -> int:
         """The largest UDP payload worth probing for."""
@@ -94,6 +80,9 @@ class UdpFace:
 
     def text(self, address: Any) -> str:
         return str(from_sock_addr(address))
+
+    def error(self, address: Any) -> str:
+        return self.socket.error(address)
 
     def close(self) -> None:
         self.socket.close()
@@ -121,12 +110,12 @@ class QuicEndpoint:
         """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301)."""
         self.identity = identity
         self._settings = settings
-        self._accepting = accept
         self._engine = FastEngine if settings.fast_path else Engine
         self._alpn = alpn
         self._loop = asyncio.get_running_loop()
         self._faces: list[Face] = []
         self._by_id: dict[bytes, QuicConnection] = {}
+        self._dialled: dict[QuicConnection, None] = {}
         self._ids: dict[QuicConnection, set[bytes]] = {}
         self._touched: dict[QuicConnection, None] = {}
         self._flush_scheduled = False
@@ -136,9 +125,7 @@ class QuicEndpoint:
         self._accepted: deque[QuicConnection] = deque()
         self._accept_waiters: deque[asyncio.Future[QuicConnection]] = deque()
         self._reset_tokens = ResetTokens(identity.reset_key)
-        self._retry = QuicRetryTokenHandler()
-        self._stray_budget = float(_STRAY_ANSWERS_PER_SECOND)
-        self._stray_refilled = 0.0
+        self._admission = Admission(self._reset_tokens, os.urandom, accepting=accept)
         self._closed = False
 
     def add_face(self, face: Face) -> None:
@@ -151,7 +138,9 @@ class QuicEndpoint:
         self, peer: EndpointId, candidates: Iterable[Address], settings: TransportSettings
     ) -> QuicConnection:
         """Begin a handshake with `peer` at all `candidates` (at least one) at once. Await its
-        `handshaken`; add what is found later with `add_candidate`."""
+        `handshaken`; add what is found later with `add_candidate`. Raises LinkClosedError once
+        the endpoint is closed."""
+        self._check_open()
         engine = self._engine.client(
             settings,
             self.identity,
@@ -163,6 +152,7 @@ class QuicEndpoint:
             largest_datagram=self._largest_datagram,
         )
         connection = self._register(engine, lambda _: None)
+        self._dialled[connection] = None
         self.schedule_flush(connection)
         return connection
 
@@ -174,15 +164,21 @@ class QuicEndpoint:
         """Dial at `address` too, unless somebody has answered already."""
         self.send_trains(connection.engine.add_candidate(address))
 
+    def send_error(self, address: Address) -> str:
+        """Why nothing could be sent there; empty when nothing is known."""
+        face = self._face(address)
+        return face.error(address) if face is not None else ""
+
     async def accept(self) -> QuicConnection:
         """Next connection whose handshake is complete. Raises LinkClosedError once closed."""
+        self._check_open()
         if self._accepted:
             return self._accepted.popleft()
+        return await wait_in_line(self._accept_waiters, self._accepted.appendleft)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise LinkClosedError(0, "the endpoint was closed")
-        waiter: asyncio.Future[QuicConnection] = self._loop.create_future()
-        self._accept_waiters.append(waiter)
-        return await waiter
 
     def close(self, code: int, reason: str) -> None:
         """Close all connections and faces."""
@@ -195,6 +191,7 @@ class QuicEndpoint:
         for waiter in self._accept_waiters:
             if not waiter.done():
                 waiter.set_exception(LinkClosedError(0, "the endpoint was closed"))
+        self._held.clear()
         for face in self._faces:
             face.close()
 
@@ -223,7 +220,7 @@ class QuicEndpoint:
                 continue
             held = self._held.get(face)
             if held is not None:
-                if len(held) < _MAX_HELD_TRAINS:
+                if len(held) < MAX_HELD_TRAINS:
                     held.append(train)
             elif not face.send_train(*train):
                 self._held[face] = deque([(bytes(train[0]), train[1], train[2])])
@@ -253,6 +250,9 @@ class QuicEndpoint:
         for connection_id in self._ids.pop(connection, ()):
             self._by_id.pop(connection_id, None)
         self._touched.pop(connection, None)
+        self._dialled.pop(connection, None)
+        if connection in self._accepted:
+            self._accepted.remove(connection)
         self._end_handshake(connection)
 
     def address_text(self, address: Address) -> str:
@@ -278,7 +278,7 @@ class QuicEndpoint:
             if connection is None:
                 connection = self._stray(part[:segment_size], address, now)
             if connection is not None:
-                connection.engine.receive(part, segment_size, address, now)
+                connection.receive(part, segment_size, address, now)
                 self._touched[connection] = None
             start = end
 
@@ -296,89 +296,59 @@ class QuicEndpoint:
     def writable(self) -> None:
         """A face that was full has room again."""
         for face, held in list(self._held.items()):
-            while held:
-                if not face.send_train(*held[0]):
-                    return
+            while held and face.send_train(*held[0]):
                 held.popleft()
-            del self._held[face]
+            if not held:
+                del self._held[face]
 
     # Strangers
 
     def _stray(self, datagram: memoryview, address: Address, now: float) -> QuicConnection | None:
         """A datagram of no connection: accept a new one, answer, or ignore."""
-        stray = classify(datagram)
-        if stray.kind is Kind.INITIAL and self._accepting and not self._closed:
-            return self._newcomer(stray, address, now)
-        if stray.kind is Kind.OTHER_VERSION and self._accepting:
-            self._answer(version_negotiation(stray), address, now)
-        elif stray.kind is Kind.SHORT:
-            reset = stateless_reset(datagram, self._reset_tokens, os.urandom(27))
-            if reset is not None:
-                self._answer(reset, address, now)
+        face = self._face(address)
+        if face is None or self._closed:
+            return None
+        if (connection := self._forgotten_by_peer(datagram)) is not None:
+            return connection
+        verdict = self._admission.judge(
+            datagram,
+            address,
+            now,
+            handshakes=len(self._handshakes),
+            connections=len(self._ids),
+            forgeable=face.validates(address),
+        )
+        if isinstance(verdict, Newcomer):
+            return self._welcome(verdict)
+        if verdict is not None:
+            self.send_trains([(verdict, len(verdict), address)])
         return None
 
-    def _answer(self, datagram: bytes, address: Address, now: float) -> None:
-        """Send a stateless answer, at a bounded rate."""
-        earned = (now - self._stray_refilled) * _STRAY_ANSWERS_PER_SECOND
-        self._stray_refilled = now
-        self._stray_budget = min(_STRAY_ANSWERS_PER_SECOND, self._stray_budget + earned)
-        if self._stray_budget >= 1:
-            self._stray_budget -= 1
-            self.send_trains([(datagram, len(datagram), address)])
+    def _forgotten_by_peer(self, datagram: memoryview) -> QuicConnection | None:
+        """The dialled connection that a stateless reset belongs to. Those that others dialled end
+        by their timeouts: to look at them all for each datagram of a flood costs too much."""
+        data = bytes(datagram) if self._dialled else b""
+        for connection in self._dialled:
+            if connection.engine.is_stateless_reset(data):
+                return connection
+        return None
 
-    def _newcomer(self, stray: Stray, address: Address, now: float) -> QuicConnection | None:
-        if len(self._handshakes) >= MAX_HANDSHAKES or len(self._ids) >= MAX_CONNECTIONS:
-            self._answer(refusal(stray, "server is busy"), address, now)
-            return None
-        original, retry_source = stray.destination, None
-        face = self._face(address)
-        if len(self._handshakes) >= RETRY_ABOVE and face is not None and face.validates(address):
-            original_or_none = self._check_token(stray, address, now)
-            if original_or_none is None:
-                return None
-            original, retry_source = original_or_none, stray.destination
+    def _welcome(self, newcomer: Newcomer) -> QuicConnection:
         engine = self._engine.server(
             self._settings,
             self.identity,
             self._reset_tokens,
             alpn=self._alpn,
-            original_destination_connection_id=original,
-            retry_source_connection_id=retry_source,
+            original_destination_connection_id=newcomer.original,
+            retry_source_connection_id=newcomer.retry_source,
             largest_datagram=self._largest_datagram,
         )
         connection = self._register(engine, self._arrived)
-        self.add_connection_id(connection, stray.destination)
+        self.add_connection_id(connection, newcomer.destination)
         self._handshakes[connection] = self._loop.call_later(
             self._settings.handshake_timeout, self._give_up, connection
         )
         return connection
-
-    def _check_token(self, stray: Stray, address: Address, now: float) -> bytes | None:
-        """The original destination id a valid Retry token vouches for; else send a Retry."""
-        assert isinstance(address, tuple)
-        if stray.token:
-            try:
-                return self._retry.validate_token(
-                    address=address, destination_cid=stray.destination, token=stray.token, now=now
-                )
-            except ValueError:
-                return None
-        source = os.urandom(CONNECTION_ID_LENGTH)
-        token = self._retry.create_token(
-            address=address,
-            original_destination_connection_id=stray.destination,
-            retry_source_connection_id=source,
-            now=now,
-        )
-        retry = encode_quic_retry(
-            version=QuicProtocolVersion.VERSION_1,
-            source_cid=source,
-            destination_cid=stray.source,
-            original_destination_cid=stray.destination,
-            retry_token=token,
-        )
-        self._answer(retry, address, now)
-        return None
 
     def _register(
         self, engine: Engine, on_connected: Callable[[QuicConnection], None]
@@ -390,13 +360,10 @@ class QuicEndpoint:
 
     def _arrived(self, connection: QuicConnection) -> None:
         self._end_handshake(connection)
-        while self._accept_waiters:
-            waiter = self._accept_waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return
+        if serve_first(self._accept_waiters, connection):
+            return
         if len(self._accepted) >= MAX_UNACCEPTED:
-            connection.close(0, "server is busy")
+            connection.close(0, BUSY)
             return
         self._accepted.append(connection)
 

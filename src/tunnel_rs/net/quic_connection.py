@@ -6,14 +6,21 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aioquic.quic import events
+from aioquic.quic.packet import QuicErrorCode
 
 from tunnel_rs.errors import LinkClosedError, UnreachableError, WrongPeerError
 from tunnel_rs.net.quic_stream import QuicStream
+from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.engine import Address, Engine, Train
 from tunnel_rs.values import EndpointId
 
-_FINISHED_KEPT = 64
-"""Streams the application is done with are remembered while the engine still has them."""
+MAX_UNACCEPTED_STREAMS = 1024
+"""Streams that wait for `accept_stream`. A peer can end streams before they are accepted and open
+more; beyond this the newest are reset."""
+
+_REFUSED = 0
+_MAX_REASON = 256
+"""Characters of a peer's reason that we show."""
 
 
 class ConnectionOwner(Protocol):
@@ -51,12 +58,13 @@ class QuicConnection:
         self._incoming: deque[QuicStream] = deque()
         self._accept_waiters: deque[asyncio.Future[QuicStream]] = deque()
         self._open_waiters: deque[asyncio.Future[QuicStream]] = deque()
-        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._drain_waiters: dict[asyncio.Future[None], None] = {}
         self._paused: dict[QuicStream, None] = {}
-        self._finished: set[int] = set()
+        self._next_incoming = 1 if engine.is_client else 0
+        """Id of the next stream the peer opens; what is below and unknown has ended."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0  # kept here: what uvloop returns for a due call cannot tell it
-        self._closed_by_us: tuple[int, str] | None = None
+        self._discarded = False
         self._end: asyncio.Future[Exception] = self._loop.create_future()
         self.handshaken: asyncio.Future[None] = self._loop.create_future()
         self.handshaken.add_done_callback(_retrieve)
@@ -79,23 +87,27 @@ class QuicConnection:
         return self.engine.smoothed_rtt
 
     async def open_stream(self) -> QuicStream:
-        if self._end.done():
-            raise self._end.result()
+        self._check_open()
         stream = None if self._open_waiters else self._try_open()
         if stream is not None:
             return stream
-        waiter: asyncio.Future[QuicStream] = self._loop.create_future()
-        self._open_waiters.append(waiter)
-        return await waiter
+        return await wait_in_line(self._open_waiters, self._take_back)
+
+    def _take_back(self, stream: QuicStream) -> None:
+        """Nobody wants the stream that has just been opened."""
+        stream.reset(_REFUSED)
+        stream.stop(_REFUSED)
 
     async def accept_stream(self) -> QuicStream:
         if self._incoming:
             return self._incoming.popleft()
+        self._check_open()
+        return await wait_in_line(self._accept_waiters, self._incoming.appendleft)
+
+    def _check_open(self) -> None:
         if self._end.done():
-            raise self._end.result()
-        waiter: asyncio.Future[QuicStream] = self._loop.create_future()
-        self._accept_waiters.append(waiter)
-        return await waiter
+            # Without the frames of who else got it.
+            raise self._end.result().with_traceback(None)
 
     def open_window(self) -> None:
         self.engine.open_window()
@@ -104,17 +116,19 @@ class QuicConnection:
     def close(self, code: int, reason: str) -> None:
         if self._end.done():
             return
-        self._closed_by_us = (code, reason)
         self.engine.close(error_code=code, reason_phrase=reason)
         self._ended(LinkClosedError(code, reason, by_application=True))
         self.flush()
 
     async def drain(self) -> None:
-        if self._end.done() or not self.engine.total_unsent:
+        if self._end.done() or self.engine.is_drained:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._drain_waiters.append(waiter)
-        await waiter
+        self._drain_waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._drain_waiters.pop(waiter, None)
 
     async def wait_closed(self) -> Exception:
         return await asyncio.shield(self._end)
@@ -122,7 +136,8 @@ class QuicConnection:
     # Streams' side
 
     def schedule_flush(self) -> None:
-        self._owner.schedule_flush(self)
+        if not self._discarded:
+            self._owner.schedule_flush(self)
 
     def pause(self, stream: QuicStream) -> None:
         self._paused[stream] = None
@@ -136,8 +151,30 @@ class QuicConnection:
 
     # Endpoint's side
 
+    def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """Take in a train; `process_events` makes its effects visible."""
+        try:
+            self.engine.receive(train, segment_size, address, now)
+        except Exception as exc:
+            self._break(exc)
+
     def process_events(self) -> None:
         """Hand on what the engine has understood; stream bytes are joined to one piece a batch."""
+        if self._discarded:
+            return
+        try:
+            self._process_events()
+        except Exception as exc:
+            self._break(exc)
+
+    def _break(self, exc: Exception) -> None:
+        """A mistake in our own code ends this link, and no other."""
+        self._loop.call_exception_handler({"message": f"{self!r} is broken", "exception": exc})
+        if not self._end.done():
+            self._ended(LinkClosedError(QuicErrorCode.INTERNAL_ERROR, "internal error"))
+        self.discard()
+
+    def _process_events(self) -> None:
         engine = self.engine
         chunks: dict[int, list[bytes]] = {}
         while (event := engine.next_event()) is not None:
@@ -179,34 +216,31 @@ class QuicConnection:
             self._owner.remove_connection_id(event.connection_id)
 
     def _stream(self, stream_id: int) -> QuicStream | None:
-        """The stream of an event; one we do not know yet has been opened by the peer. None when
-        the application is done with it, or the link has ended."""
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            return stream
-        if self._end.done() or stream_id in self._finished:
-            return None
-        if stream_id % 2 == (0 if self.engine.is_client else 1):
-            return None  # our own: it has ended
-        stream = self._streams[stream_id] = QuicStream(self, stream_id)
-        self._offer(stream)
-        return stream
+        """The stream of an event. None when the application is done with it, or the link has
+        ended."""
+        if self._is_new(stream_id) and not self._end.done():
+            # The peer has opened it, and all before it (RFC 9000 section 2.1).
+            for opened in range(self._next_incoming, stream_id + 1, 4):
+                self._opened_by_peer(opened)
+            self._next_incoming = stream_id + 4
+        return self._streams.get(stream_id)
 
-    def _offer(self, stream: QuicStream) -> None:
-        while self._accept_waiters:
-            waiter = self._accept_waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(stream)
-                return
-        self._incoming.append(stream)
+    def _is_new(self, stream_id: int) -> bool:
+        return stream_id >= self._next_incoming and stream_id % 4 == self._next_incoming % 4
+
+    def _opened_by_peer(self, stream_id: int) -> None:
+        if len(self._incoming) >= MAX_UNACCEPTED_STREAMS:
+            self.engine.reset(stream_id, _REFUSED)
+            self.engine.stop(stream_id, _REFUSED)
+            return
+        stream = self._streams[stream_id] = QuicStream(self, stream_id)
+        if not serve_first(self._accept_waiters, stream):
+            self._incoming.append(stream)
 
     def stream_done(self, stream: QuicStream) -> None:
         if self._streams.pop(stream.stream_id, None) is None:
             return
         self._paused.pop(stream, None)
-        self._finished.add(stream.stream_id)
-        if len(self._finished) > _FINISHED_KEPT:
-            self._finished = {i for i in self._finished if self.engine.has_stream(i)}
 
     def _after_batch(self) -> None:
         engine = self.engine
@@ -216,22 +250,28 @@ class QuicConnection:
         if engine.ending is not None and not self._end.done():
             self._ended(self._why(engine.ending))
         if self._paused:
-            for stream in [s for s in self._paused if s.resume_if_sent()]:
-                self._paused.pop(stream, None)
-        while self._open_waiters and (self._open_waiters[0].done() or self._wake_opener()):
-            self._open_waiters.popleft()
-        if self._drain_waiters and not engine.total_unsent:
+            self._resume_writers()
+        if self._open_waiters and not self._end.done():
+            self._serve_openers()
+        if self._drain_waiters and engine.is_drained:
             self._wake_drainers()
 
-    def _wake_opener(self) -> bool:
-        stream = self._try_open()
-        if stream is None:
-            return False
-        self._open_waiters[0].set_result(stream)
-        return True
+    def _resume_writers(self) -> None:
+        """Who is resumed may write at once, and be paused again."""
+        paused, self._paused = self._paused, {}
+        for stream in paused:
+            if not stream.resume_if_sent():
+                self._paused[stream] = None
+
+    def _serve_openers(self) -> None:
+        while any(not waiter.done() for waiter in self._open_waiters):
+            stream = self._try_open()
+            if stream is None:
+                return
+            serve_first(self._open_waiters, stream)
 
     def _wake_drainers(self) -> None:
-        waiters, self._drain_waiters = self._drain_waiters, []
+        waiters, self._drain_waiters = self._drain_waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -241,11 +281,12 @@ class QuicConnection:
             return WrongPeerError(
                 f"the machine that answered has another key: {self.engine.refused_peer}"
             )
-        if self.engine.peer is None and ending.reason_phrase == "Idle timeout":
+        if self.engine.peer is None and self.engine.timed_out:
             return UnreachableError("no answer")
+        reason = ending.reason_phrase[:_MAX_REASON]
         return LinkClosedError(
             int(ending.error_code),
-            "".join(c if c.isprintable() else "?" for c in ending.reason_phrase),
+            "".join(c if c.isprintable() else "?" for c in reason),
             by_peer=self.engine.was_closed_by_peer,
             by_application=ending.frame_type is None,
         )
@@ -268,11 +309,18 @@ class QuicConnection:
             stream.lose(error)
 
     def flush(self) -> None:
-        """Send what may leave now and set the timer."""
-        trains = self.engine.trains(self._loop.time())
-        if trains:
-            self._owner.send_trains(trains)
-        self._arm()
+        """Send what may leave now and set the timer; forget the connection when it is over."""
+        if self._discarded:
+            return
+        try:
+            trains = self.engine.trains(self._loop.time())
+            if trains:
+                self._owner.send_trains(trains)
+            self._arm()
+        except Exception as exc:
+            self._break(exc)
+        if self.engine.is_terminated:
+            self.discard()
 
     def _arm(self) -> None:
         due = self.engine.get_timer()
@@ -293,14 +341,18 @@ class QuicConnection:
             self._arm()  # it was armed for something that has been dealt with since
             return
         if due is not None:
-            self.engine.handle_timer(now)
+            try:
+                self.engine.handle_timer(now)
+            except Exception as exc:
+                self._break(exc)
             self.process_events()
         self.flush()
-        if self.engine.is_terminated:
-            self.discard()
 
     def discard(self) -> None:
-        """Drop the state; nothing more is sent or received."""
+        """Drop the state; nothing more is sent or received. Idempotent."""
+        if self._discarded:
+            return
+        self._discarded = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,5 +1,7 @@
 """One QUIC stream as a `ByteStream`: pushes what arrives, takes what is written."""
 
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from tunnel_rs.net.link import Buffer, StreamReceiver
@@ -7,6 +9,8 @@ from tunnel_rs.proto.engine import Engine
 
 MIN_UNSENT = 65_536
 """A stream may always have this much unsent, however busy its siblings are."""
+
+Call = Callable[[StreamReceiver], object]
 
 
 class StreamOwner(Protocol):
@@ -30,12 +34,11 @@ class QuicStream:
 
     __slots__ = (
         "_backlog",
-        "_eof_received",
         "_eof_written",
         "_owner",
         "_paused",
         "_receiver",
-        "_reset_received",
+        "_receiving_ended",
         "_stop_received",
         "_stopped",
         "_write_reset",
@@ -47,12 +50,12 @@ class QuicStream:
         self.stream_id = stream_id
         self._owner = owner
         self._receiver: StreamReceiver | None = None
-        self._backlog: list[bytes] = []
-        self._eof_received = False
+        self._backlog: deque[bytes | Call] = deque()
+        """What no receiver has been told yet: data, and calls to make behind it."""
+        self._receiving_ended = False
         self._eof_written = False
         self._write_reset = False
-        self._reset_received: int | None = None
-        self._stop_received: int | None = None
+        self._stop_received = False
         self._stopped = False
         self._paused = False
         self.lost: tuple[Exception | None] | None = None
@@ -68,28 +71,21 @@ class QuicStream:
         return self._owner.engine.unsent(self.stream_id)
 
     def set_receiver(self, receiver: StreamReceiver) -> None:
-        first = self._receiver is None
         self._receiver = receiver
-        backlog, self._backlog = self._backlog, []
-        for data in backlog:
-            receiver.data_received(data)
-        if self._paused:
+        # Told first: what is in the backlog may make the receiver write, or be its last call.
+        if self._paused and self.lost is None:
             receiver.pause_writing()
-        if not first:
-            return
-        if self._eof_received:
-            receiver.eof_received()
-        if self._reset_received is not None:
-            receiver.reset_received(self._reset_received)
-        if self._stop_received is not None:
-            receiver.stop_received(self._stop_received)
-        if self.lost is not None:
-            receiver.connection_lost(self.lost[0])
+        while self._backlog and self._receiver is receiver:
+            event = self._backlog.popleft()
+            if isinstance(event, bytes):
+                receiver.data_received(event)
+            else:
+                event(receiver)
 
     def write(self, data: Buffer) -> None:
         if self._eof_written or self._write_reset:
             raise RuntimeError("the sending direction has ended")
-        if self._stop_received is not None or self.lost is not None or not data:
+        if self._stop_received or self.lost is not None or not data:
             return
         self._owner.engine.write(self.stream_id, data, False)
         self._owner.schedule_flush()
@@ -103,7 +99,7 @@ class QuicStream:
         if self._eof_written or self._write_reset:
             return
         self._eof_written = True
-        if self._stop_received is None and self.lost is None:
+        if not self._stop_received and self.lost is None:
             self._owner.engine.write(self.stream_id, b"", True)
             self._owner.schedule_flush()
         self._finish_if_done()
@@ -120,10 +116,11 @@ class QuicStream:
         if self._stopped or self.lost is not None:
             return
         self._stopped = True
-        for data in self._backlog:
-            self._owner.engine.consumed(self.stream_id, len(data))
-        self._backlog.clear()
-        if not self._eof_received and self._reset_received is None:
+        for event in self._backlog:
+            if isinstance(event, bytes):
+                self._owner.engine.consumed(self.stream_id, len(event))
+        self._backlog = deque(event for event in self._backlog if not isinstance(event, bytes))
+        if not self._receiving_ended:
             self._owner.engine.stop(self.stream_id, code)
         self._owner.schedule_flush()
         self._finish_if_done()
@@ -139,27 +136,35 @@ class QuicStream:
         """In-order bytes from the peer."""
         if self._stopped:
             self._owner.engine.consumed(self.stream_id, len(data))
-        elif self._receiver is None:
+        elif self._receiver is None or self._backlog:
             self._backlog.append(data)
         else:
             self._receiver.data_received(data)
 
     def deliver_eof(self) -> None:
-        self._eof_received = True
-        if self._receiver is not None and not self._stopped:
-            self._receiver.eof_received()
+        self._receiving_ended = True
+        self._tell(self._tell_eof)
         self._finish_if_done()
 
+    def _tell_eof(self, receiver: StreamReceiver) -> None:
+        if not self._stopped:
+            receiver.eof_received()
+
     def deliver_reset(self, code: int) -> None:
-        self._reset_received = code
-        if self._receiver is not None and not self._stopped:
-            self._receiver.reset_received(code)
+        self._receiving_ended = True
+
+        def tell(receiver: StreamReceiver) -> None:
+            if not self._stopped:
+                receiver.reset_received(code)
+
+        self._tell(tell)
         self._finish_if_done()
 
     def deliver_stop(self, code: int) -> None:
-        self._stop_received = code
-        if self._receiver is not None:
-            self._receiver.stop_received(code)
+        if self._write_reset or self._stop_received or self.lost is not None:
+            return
+        self._stop_received = True
+        self._tell(lambda receiver: receiver.stop_received(code))
         self._finish_if_done()
 
     def lose(self, error: Exception | None) -> None:
@@ -167,8 +172,14 @@ class QuicStream:
         if self.lost is None:
             self.lost = (error,)
             self._owner.stream_done(self)
-            if self._receiver is not None:
-                self._receiver.connection_lost(error)
+            self._tell(lambda receiver: receiver.connection_lost(error))
+
+    def _tell(self, call: Call) -> None:
+        """Make a call now, or behind all that waits for a receiver."""
+        if self._receiver is None or self._backlog:
+            self._backlog.append(call)
+        else:
+            call(self._receiver)
 
     def resume_if_sent(self) -> bool:
         """Resume the writer when enough has been acknowledged; True when it was."""
@@ -182,8 +193,8 @@ class QuicStream:
     @property
     def is_done(self) -> bool:
         """Both directions have ended in order."""
-        received = self._eof_received or self._stopped or self._reset_received is not None
-        sent = self._eof_written or self._write_reset or self._stop_received is not None
+        received = self._receiving_ended or self._stopped
+        sent = self._eof_written or self._write_reset or self._stop_received
         return received and sent
 
     def _finish_if_done(self) -> None:

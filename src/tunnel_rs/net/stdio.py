@@ -7,6 +7,7 @@ told to a pipe, a reset, becomes its end.
 
 import asyncio
 import os
+import socket
 import stat
 import threading
 from collections import deque
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from tunnel_rs.net.link import ByteStream
-from tunnel_rs.net.splice import WRITE_HIGH_WATER, Attach, Splice, SpliceEnd
+from tunnel_rs.net.splice import WRITE_HIGH_WATER, Attach, Splice, SpliceEnd, join_tcp
 
 CHUNK = 65_536
 
@@ -31,9 +32,12 @@ async def join_stdio(
     stands in for them afterwards, so that a stray print cannot get between the bytes, and closing
     ours is seen as EOF by whoever reads."""
     reading, writing = _take_over(stdin, os.O_RDONLY), _take_over(stdout, os.O_WRONLY)
+    if _is_one_socket(reading, writing):
+        os.close(writing)
+        return await join_tcp(socket.socket(fileno=reading), stream, attach, on_end)
     side = StdioSide(stream, on_end)
     side.writer = await _open_writer(writing, side)
-    side.reader = await _open_reader(reading, side)
+    await _open_reader(reading, side)
     attach(side.splice)
     return side.splice
 
@@ -44,6 +48,13 @@ def _take_over(fd: int, flags: int) -> int:
     os.dup2(null, fd)
     os.close(null)
     return ours
+
+
+def _is_one_socket(reading: int, writing: int) -> bool:
+    """Whether both descriptors are one stream socket, as some programs give to their helpers: the
+    event loop cannot drive it as two pipes."""
+    one, other = os.fstat(reading), os.fstat(writing)
+    return stat.S_ISSOCK(one.st_mode) and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _can_be_polled(fd: int) -> bool:
@@ -137,14 +148,15 @@ class StdioSide:
 # Driven by the event loop.
 
 
-async def _open_reader(fd: int, side: StdioSide) -> Reader:
+async def _open_reader(fd: int, side: StdioSide) -> None:
+    """Give `side` its reader; bytes may come before this returns."""
     if not _can_be_polled(fd):
-        return ThreadReader(fd, side)
+        side.reader = ThreadReader(fd, side)
+        return
     loop = asyncio.get_running_loop()
-    blocking = os.get_blocking(fd)
+    reader = side.reader = PipeReader(side, fd, os.get_blocking(fd))
     pipe = os.fdopen(fd, "rb", buffering=0)
-    _, reader = await loop.connect_read_pipe(lambda: PipeReader(side, fd, blocking), pipe)
-    return reader
+    await loop.connect_read_pipe(lambda: reader, pipe)
 
 
 async def _open_writer(fd: int, side: StdioSide) -> Writer:
@@ -165,7 +177,7 @@ class PipeReader(asyncio.Protocol):
         self._side = side
         self._fd = fd
         self._blocking = blocking
-        self._transport: asyncio.ReadTransport
+        self._transport: asyncio.ReadTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.ReadTransport, transport)
@@ -183,15 +195,16 @@ class PipeReader(asyncio.Protocol):
             self._side.failed(exc)
 
     def pause(self) -> None:
-        if not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def close(self) -> None:
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
 
 class PipeWriter(asyncio.BaseProtocol):

@@ -11,23 +11,33 @@ import errno
 import socket
 import struct
 import sys
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tunnel_rs.errors import LocalError
 from tunnel_rs.values import SocketAddr
 
+ControlMessage = tuple[int, int, bytes]
+
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
 """An address as the socket module has it; IPv6 addresses are the 4-tuples."""
+
+T = TypeVar("T")
 
 BUFFER_SIZE = 4 << 20
 """Socket buffer asked for; the kernel may grant less."""
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
+_ANCILLARY_SIZE = 128
 _LARGEST = 65_535
 _DATAGRAMS_PER_WAKE = 64
 _BYTES_PER_WAKE = 512 << 10
 _SEGMENT_FORMAT = struct.Struct("=H")
+_MAX_REMEMBERED = 4096
+"""Peers whose way to us is remembered, and addresses to which sending failed."""
 _NO_OFFLOAD = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE)
+
+_PACKET_INFO = ((socket.IPPROTO_IP, _IP_PKTINFO), (socket.IPPROTO_IPV6, _IPV6_PKTINFO))
 
 
 class TrainSink(Protocol):
@@ -54,26 +64,43 @@ def from_sock_addr(address: SockAddr) -> SocketAddr:
 
 
 class UdpSocket:
-    """One bound, non-blocking UDP socket in the running event loop."""
+    """One bound, non-blocking UDP socket in the running event loop.
 
-    def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
+    With `mirror`, what is sent to an address leaves from the local address that its datagrams came
+    to. A server with several addresses needs that: clients drop answers from any other address
+    than the one they dialled (RFC 9000 section 9), and the kernel would choose by its routes. Only
+    a wildcard-bound socket on Linux does it; others have one address, or leave it to the kernel.
+    """
+
+    def __init__(self, sock: socket.socket, *, offload: bool = True, mirror: bool = False) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._sink: TrainSink | None = None
         self._buffer = bytearray(_LARGEST)
         self._view = memoryview(self._buffer)
+        self._rest: tuple[memoryview, int, SockAddr] | None = None
         self._waiting_to_write = False
-        self.family = sock.family
-        self.segmentation = offload and sys.platform == "linux"
-        self.coalescing = offload and self._enable_coalescing()
-        self.last_error: OSError | None = None
-        """Why the kernel last refused to send somewhere (no route, not permitted)."""
+        self._closed = False
+        self._errors: dict[SockAddr, OSError] = {}
+        self._sources: dict[SockAddr, ControlMessage] = {}
+        self._source_messages: dict[bytes, ControlMessage] = {}
+        self.address = from_sock_addr(sock.getsockname())
+        """What we are bound to."""
+        linux = sys.platform == "linux"
+        self.segmentation = offload and linux
+        self.coalescing = offload and linux and self._enable(_SOL_UDP, _UDP_GRO)
+        self.mirroring = mirror and linux and self._enable_mirroring()
 
     @classmethod
-    def bind(cls, address: SocketAddr, *, offload: bool = True) -> "UdpSocket":
+    def bind(
+        cls, address: SocketAddr, *, offload: bool = True, mirror: bool = False
+    ) -> "UdpSocket":
         """Bind to `address`. Raises LocalError."""
         family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as exc:
+            raise LocalError(f"cannot bind UDP {address}: {_reason(exc)}") from exc
         try:
             sock.setblocking(False)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -85,26 +112,30 @@ class UdpSocket:
         except OSError as exc:
             sock.close()
             raise LocalError(f"cannot bind UDP {address}: {_reason(exc)}") from exc
-        return cls(sock, offload=offload)
+        return cls(sock, offload=offload, mirror=mirror)
 
-    def _enable_coalescing(self) -> bool:
-        if sys.platform != "linux":
-            return False
+    def _enable(self, level: int, option: int) -> bool:
         try:
-            self._sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            self._sock.setsockopt(level, option, 1)
         except OSError:
             return False
         return True
 
-    @property
-    def address(self) -> SocketAddr:
-        """What we are bound to."""
-        return from_sock_addr(self._sock.getsockname())
+    def _enable_mirroring(self) -> bool:
+        if self.address.ip == "0.0.0.0":
+            return self._enable(socket.IPPROTO_IP, _IP_PKTINFO)
+        return self.address.ip == "::" and self._enable(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO)
 
     @property
     def receive_buffer(self) -> int:
         """Bytes the kernel granted for what waits to be read."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def error(self, address: SockAddr) -> str:
+        """Why the kernel refused to send there when we last tried (`network is unreachable`);
+        empty when it did not."""
+        error = self._errors.get(address)
+        return "" if error is None else (error.strerror or str(error)).lower()
 
     def start(self, sink: TrainSink) -> None:
         """Deliver to `sink` from now on."""
@@ -112,6 +143,11 @@ class UdpSocket:
         self._loop.add_reader(self._sock, self._readable)
 
     def close(self) -> None:
+        """Stop delivering and sending. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._rest = None
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
@@ -120,7 +156,7 @@ class UdpSocket:
 
     def _readable(self) -> None:
         assert self._sink is not None
-        read = self._read_coalesced if self.coalescing else self._read_one
+        read = self._read_message if self.coalescing or self.mirroring else self._read_one
         datagrams = octets = 0
         while datagrams < _DATAGRAMS_PER_WAKE and octets < _BYTES_PER_WAKE:
             try:
@@ -134,7 +170,8 @@ class UdpSocket:
                 continue
             octets += size
             datagrams += 1
-            if size:
+            # Nothing can be sent to port 0: such a source is forged.
+            if size and address[1]:
                 self._sink.receive_train(self._view[:size], segment_size, address)
         self._sink.end_batch()
 
@@ -142,56 +179,92 @@ class UdpSocket:
         size, address = self._sock.recvfrom_into(self._buffer)
         return size, size, address
 
-    def _read_coalesced(self) -> tuple[int, int, SockAddr]:
-        size, ancillary, _, address = self._sock.recvmsg_into([self._buffer], 64)
+    def _read_message(self) -> tuple[int, int, SockAddr]:
+        size, ancillary, _, address = self._sock.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
         segment_size = size
         for level, kind, data in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 segment_size = int.from_bytes(data[:4], sys.byteorder)
+            elif (level, kind) in _PACKET_INFO:
+                self._remember_source(address, level, kind, data)
         return size, segment_size, address
+
+    def _remember_source(self, address: SockAddr, level: int, kind: int, data: bytes) -> None:
+        message = self._source_messages.get(data)
+        if message is None:
+            if len(self._source_messages) >= _MAX_REMEMBERED:
+                self._source_messages.clear()
+            # The interface stays open: the route decides, with our address given.
+            if level == socket.IPPROTO_IP:
+                reply = struct.pack("=i4s4x", 0, data[4:8])
+            else:
+                reply = struct.pack("=16si", data[:16], 0)
+            message = self._source_messages[data] = (level, kind, reply)
+        if self._sources.get(address) is not message:
+            _remember(self._sources, address, message)
 
     # Sending
 
     def send_train(self, train: bytes | memoryview, segment_size: int, address: SockAddr) -> bool:
         """Send datagrams of `segment_size` (the last may be shorter). False when the socket is
         full: keep the train and send it again after `writable`. What the network cannot take is
-        dropped like any lost datagram."""
+        dropped like any lost datagram, and `error` tells why."""
+        if self._rest is not None:
+            return False
+        several = len(train) > segment_size
         try:
-            if len(train) <= segment_size:
-                self._sock.sendto(train, address)
-            elif self.segmentation:
-                self._send_segmented(train, segment_size, address)
-            else:
-                return self._send_apart(train, segment_size, address)
+            if several and not self.segmentation:
+                self._send_apart(train, segment_size, address)
+                return True
+            self._send(train, segment_size if several else 0, address)
         except (BlockingIOError, InterruptedError):
             self._wait_writable()
             return False
         except OSError as exc:
-            if len(train) > segment_size and exc.errno in _NO_OFFLOAD:
-                if exc.errno != errno.EMSGSIZE:
+            if several and exc.errno in _NO_OFFLOAD:
+                if self._send_apart(train, segment_size, address) and exc.errno != errno.EMSGSIZE:
                     self.segmentation = False
-                return self._send_apart(train, segment_size, address)
-            self.last_error = exc
+            else:
+                _remember(self._errors, address, exc)
+            return True
+        if self._errors:
+            self._errors.pop(address, None)
         return True
 
-    def _send_segmented(
-        self, train: bytes | memoryview, segment_size: int, address: SockAddr
-    ) -> None:
-        control = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_FORMAT.pack(segment_size))]
-        self._sock.sendmsg([train], control, 0, address)
+    def _send(self, data: bytes | memoryview, segment_size: int, address: SockAddr) -> None:
+        """One system call, segmented when `segment_size` is not 0. Raises OSError."""
+        source = self._sources.get(address) if self.mirroring else None
+        if not segment_size and source is None:
+            self._sock.sendto(data, address)
+            return
+        control = [] if source is None else [source]
+        if segment_size:
+            control.append((_SOL_UDP, _UDP_SEGMENT, _SEGMENT_FORMAT.pack(segment_size)))
+        try:
+            self._sock.sendmsg([data], control, 0, address)
+        except OSError as exc:
+            if source is None or isinstance(exc, BlockingIOError | InterruptedError):
+                raise
+            # Our address may have gone with its interface; the kernel may know another.
+            del self._sources[address]
+            self._send(data, segment_size, address)
 
     def _send_apart(self, train: bytes | memoryview, segment_size: int, address: SockAddr) -> bool:
+        """Send one by one. What a full socket does not take waits here, and everything behind it
+        outside. False when the kernel refuses the address."""
         view = memoryview(train)
         for start in range(0, len(view), segment_size):
             try:
-                self._sock.sendto(view[start : start + segment_size], address)
+                self._send(view[start : start + segment_size], 0, address)
             except (BlockingIOError, InterruptedError):
-                # A full socket loses the rest, as a full queue on the path would; the next train
-                # waits until there is room.
+                self._rest = (memoryview(bytes(view[start:])), segment_size, address)
                 self._wait_writable()
                 return True
             except OSError as exc:
-                self.last_error = exc
+                _remember(self._errors, address, exc)
+                return False
+        if self._errors:
+            self._errors.pop(address, None)
         return True
 
     def _wait_writable(self) -> None:
@@ -202,7 +275,10 @@ class UdpSocket:
     def _writable(self) -> None:
         self._waiting_to_write = False
         self._loop.remove_writer(self._sock)
-        if self._sink is not None:
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self._send_apart(*rest)
+        if self._rest is None and self._sink is not None:
             self._sink.writable()
 
 
@@ -217,6 +293,14 @@ def _forbid_fragments(sock: socket.socket, family: int) -> None:
         option, value = known[sys.platform]
         with contextlib.suppress(OSError):
             sock.setsockopt(level, option, value)
+
+
+def _remember(memory: dict[SockAddr, T], address: SockAddr, value: T) -> None:
+    """Keep `value` as the newest; the oldest gives way."""
+    memory.pop(address, None)
+    if len(memory) >= _MAX_REMEMBERED:
+        del memory[next(iter(memory))]
+    memory[address] = value
 
 
 def _reason(exc: OSError) -> str:

@@ -55,10 +55,11 @@ LargestDatagram = Callable[[Address], int]
 _LARGEST_DATAGRAM = 65_527
 _MAX_TRAIN = 60_000
 _MAX_SEGMENTS = 60
-_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
 _MAX_CRYPTO = 65_536
 """Most handshake bytes of a peer at each encryption level; aioquic keeps up to 16 MiB of an
 unfinished TLS message."""
+_MAX_REASON = 256
+_CERT_NONE = 0  # as ssl.CERT_NONE: there is no certificate; accept_peer and the proof judge
 _MIN_STATELESS_RESET = 21  # RFC 9000 section 10.3
 _CIPHER_SUITES = [
     tls.CipherSuite.AES_128_GCM_SHA256,
@@ -153,11 +154,15 @@ class Engine(StreamScheduler):
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
+        self._heard_at: float | None = None
+        self._key_used_from = 0
         self._first_flight: list[Train] = []
         self._close_datagrams: list[tuple[bytes, Address]] = []
         self._close_repeat_due = False
         self._datagrams_after_close = 0
         self.was_closed_by_peer = False
+        self.timed_out = False
+        """Ended because nothing was heard from the peer."""
         self.refused_peer: EndpointId | None = None
         """A key the other side showed and `accept_peer` did not want."""
 
@@ -283,6 +288,24 @@ class Engine(StreamScheduler):
         self._candidates[address] = None
         return [(data, size, address) for data, size, _ in self._first_flight]
 
+    def close(
+        self,
+        error_code: int = QuicErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        """End the connection; the reason is cut to what fits beside a handshake."""
+        reason = reason_phrase.encode()[:_MAX_REASON].decode(errors="ignore")
+        super().close(error_code, frame_type, reason)
+
+    def request_key_update(self) -> None:
+        """Change the keys with the next packet. Does nothing while it is not known that the peer
+        has the current ones (RFC 9001 section 6.1), as it could not follow."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        if self._key_used_from == 0 or space.largest_acked_packet >= self._key_used_from:
+            self._key_used_from = self._packet_number
+            super().request_key_update()
+
     # Input
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
@@ -295,15 +318,17 @@ class Engine(StreamScheduler):
             self._repeat_close()
             return
         for start in range(0, len(train), segment_size):
+            if self.is_closing:
+                return
             datagram = bytes(train[start : start + segment_size])
-            if self._is_stateless_reset(datagram):
+            if self.is_stateless_reset(datagram):
                 self.was_closed_by_peer = True
                 self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
                 return
             self.receive_datagram(datagram, address, now)
         if self._candidates and self._state is not QuicConnectionState.FIRSTFLIGHT:
             self._candidates = {}
-        if not self._ack_eliciting_sent_since_receipt:
+        if self._heard_at == now:
             self._silent_since = None
             self._keep_alive_at = now + self._keep_alive
 
@@ -311,8 +336,10 @@ class Engine(StreamScheduler):
     def _keep_alive(self) -> float:
         return min(self._settings.keep_alive, self._idle_timeout() / 3)
 
-    def _is_stateless_reset(self, datagram: bytes) -> bool:
-        """RFC 9000 section 10.3.1; only tokens of the peer's current id are compared."""
+    def is_stateless_reset(self, datagram: bytes) -> bool:
+        """Whether the peer says with it that it has forgotten this connection (RFC 9000 section
+        10.3.1). It comes under a made-up connection id. Only the token of the peer's id in use is
+        compared."""
         token = self._peer_cid.stateless_reset_token
         return (
             bool(token)
@@ -335,7 +362,7 @@ class Engine(StreamScheduler):
         if self._close_repeat_due:
             self._close_repeat_due = False
             return _as_trains(self._close_datagrams)
-        if self._state in _ENDED:
+        if self._state in _ENDED or not self._network_paths:
             return []
         trains = self._packets(now)
         if self._handshake_confirmed and not self.is_closing:
@@ -350,6 +377,7 @@ class Engine(StreamScheduler):
     def _packets(self, now: float) -> list[Train]:
         """All packets that may leave now, but path MTU probes."""
         if not self._has_work(now):
+            self._pacing_at = None  # nothing waits for it any more
             return []
         closing = self._close_pending
         datagrams = self.datagrams_to_send(now)
@@ -360,6 +388,8 @@ class Engine(StreamScheduler):
     def _mtu_probe(self, now: float) -> list[Train]:
         """A probe for a larger datagram size, when one is due. It is outside congestion control
         (RFC 9000 section 14.4)."""
+        if not self._network_paths[0].is_validated:
+            return []
         if self._mtu_address != self.address:
             self._mtu_address = self.address
             wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
@@ -422,15 +452,19 @@ class Engine(StreamScheduler):
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
+        if self.is_terminated:
+            return
         if self._state in _ENDED:
             super().handle_timer(now)
             return
         silence = self._settings.silence_timeout
         if silence is not None and self._silent_since is not None:
             if now >= self._silent_since + silence:
+                self.timed_out = True
                 self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
                 return
         super().handle_timer(now)
+        self.timed_out = self.is_terminated
         if self._mtu.timed_out(self._recovery.probe_count, now):
             self._use_datagram_size()
         if self._keep_alive_at is not None and now >= self._keep_alive_at:
@@ -460,6 +494,26 @@ class Engine(StreamScheduler):
         if parameters.max_udp_payload_size is not None:
             self._peer_largest_datagram = parameters.max_udp_payload_size
 
+    def _idle_timeout(self) -> float:
+        if self._remote_max_idle_timeout == 0:
+            self._remote_max_idle_timeout = None  # RFC 9000 section 18.2: the peer has none
+        return super()._idle_timeout()
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self._heard_at = context.time
+        return super()._payload_received(context, plain, crypto_frame_required)
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        if buf.pull_uint_var() >= self._packet_number:
+            raise QuicConnectionError(
+                QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "acknowledges a packet never sent"
+            )
+        buf.seek(start)
+        super()._handle_ack_frame(context, frame_type, buf)
+
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
@@ -481,8 +535,9 @@ class Engine(StreamScheduler):
     def _handle_connection_close_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
+        if self._close_event is None:
+            self.was_closed_by_peer = True
         super()._handle_connection_close_frame(context, frame_type, buf)
-        self.was_closed_by_peer = True
 
     def _replenish_connection_ids(self) -> None:
         known = {cid.sequence_number for cid in self._host_cids}

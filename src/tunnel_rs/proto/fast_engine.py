@@ -45,6 +45,8 @@ _MAX_LEAD = 80
 
 _ONE_RTT = tls.Epoch.ONE_RTT
 _STREAM, _FIN, _LEN, _OFF = 0x08, 0x01, 0x02, 0x04
+_MAX_HEAD = 25
+"""Longest head of a STREAM frame: type, stream id, offset, length."""
 
 
 class FastEngine(Engine):
@@ -75,10 +77,13 @@ class FastEngine(Engine):
             if trains and not self._ack_eliciting_sent_since_receipt:
                 self._ack_eliciting_sent_since_receipt = True
                 self._close_at = now + self._idle_timeout()
+        else:
+            self._pacing_at = None
         if self._has_slow_work(now):
             pacing_at = self._pacing_at
             trains += super()._packets(now)
-            self._pacing_at = pacing_at if self._work else self._pacing_at
+            if pacing_at is not None:
+                self._pacing_at = min(pacing_at, self._pacing_at or pacing_at)
         return trains
 
     def _can_send_trains(self) -> bool:
@@ -271,7 +276,7 @@ class FastEngine(Engine):
         run = end = space.largest_received_packet + 1
         try:
             for number, frames in opened:
-                if number != end:
+                if number != end or number <= space.largest_received_packet:
                     self._note_received(space, run, end, now)
                     run = end = number
                     if number in space.received_packets:
@@ -280,11 +285,13 @@ class FastEngine(Engine):
                     self._ack_now = True
                     self._ack_early_until = self._received_count + _EARLY_PACKETS
                 end = number + 1
-                if self._take_stream_frame(frames, chunks):
+                if len(frames) > _MAX_HEAD and self._take_stream_frame(frames, chunks):
                     eliciting += 1
                 else:
                     self._deliver(chunks)
                     eliciting += self._take_frames(frames, train, now)
+                    if self.is_closing:
+                        return len(train)
             self._deliver(chunks)
         except QuicConnectionError as exc:
             self.close(
@@ -318,8 +325,8 @@ class FastEngine(Engine):
             space.ack_queue.shift()
 
     def _take_stream_frame(self, frames: bytes, chunks: dict[QuicStream, list[bytes]]) -> bool:
-        """Take a packet that is one in-order STREAM frame of a stream we know, without FIN. False,
-        and nothing done, for anything else."""
+        """Take a packet of more than `_MAX_HEAD` bytes that is one in-order STREAM frame of a
+        stream we know, without FIN. False, and nothing done, for anything else."""
         kind = frames[0]
         if kind & 0xF8 != _STREAM or kind & _FIN:
             return False
@@ -394,6 +401,8 @@ class FastEngine(Engine):
         return int(eliciting)
 
     def _heard(self, now: float) -> None:
+        if self.is_closing:
+            return  # what came has ended the connection, and its time runs
         self._close_at = now + self._idle_timeout()
         self._ack_eliciting_sent_since_receipt = False
         self._silent_since = None

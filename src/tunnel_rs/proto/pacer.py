@@ -7,6 +7,8 @@ tick in milliseconds; this one allows two milliseconds' worth.
 _MIN_BURST_PACKETS = 16
 _BURST_TIME = 0.002
 _MIN_RTT = 0.000_001
+_ROUNDING = 1.0
+"""A byte: what is missing for less than a tick of the clock is not waited for."""
 _GAIN = 1.25
 """RFC 9002 section 7.7: a little above cwnd/RTT, so that pacing itself is never the limit."""
 
@@ -36,14 +38,14 @@ class Pacer:
         if self.rate is None:
             return 1 << 30
         self._refill(now)
-        return max(0, int(self._tokens // self._datagram_size))
+        return max(0, int((self._tokens + _ROUNDING) // self._datagram_size))
 
     def next_send_time(self, now: float) -> float | None:
         """None when a datagram may leave now, else when one, or a millisecond's worth, may."""
         if self.rate is None:
             return None
         self._refill(now)
-        if self._tokens >= self._datagram_size:
+        if self._tokens + _ROUNDING >= self._datagram_size:
             return None
         worth = min(max(self._datagram_size, self.rate * 0.001), self._burst)
         return now + (worth - self._tokens) / self.rate

@@ -18,8 +18,9 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, DATAGRAM_SIZE, ResetTokens
 
 _LONG_HEADER = 0x80
-_MIN_RESET_TRIGGER = 43
-"""RFC 9000 section 10.3: a reset must be smaller than what caused it, and look like a packet."""
+_VERSION = slice(1, 5)
+_RESET_SIZE = 42
+"""RFC 9000 section 10.3: a reset looks like a packet, and must be smaller than what caused it."""
 
 
 class Kind(enum.Enum):
@@ -56,18 +57,27 @@ def classify(datagram: memoryview) -> Stray:
     """Read the header of a datagram for which there is no connection. Never raises."""
     if not datagram or not datagram[0] & _LONG_HEADER:
         return Stray(Kind.SHORT if datagram else Kind.JUNK)
-    try:
-        header = pull_quic_header(Buffer(data=bytes(datagram)), CONNECTION_ID_LENGTH)
-    except ValueError:
-        return Stray(Kind.JUNK)
     if len(datagram) < DATAGRAM_SIZE:
         return Stray(Kind.JUNK)  # RFC 9000 section 14.1
+    buffer = Buffer(data=bytes(datagram))
+    version = int.from_bytes(datagram[_VERSION], "big")
+    try:
+        if version not in (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.NEGOTIATION):
+            return _of_other_version(buffer)
+        header = pull_quic_header(buffer, CONNECTION_ID_LENGTH)
+    except ValueError:
+        return Stray(Kind.JUNK)
     if header.packet_type is QuicPacketType.INITIAL and len(header.destination_cid) >= 8:
-        if header.version == QuicProtocolVersion.VERSION_1:
-            return Stray(Kind.INITIAL, header.destination_cid, header.source_cid, header.token)
-    if header.version not in (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.NEGOTIATION):
-        return Stray(Kind.OTHER_VERSION, header.destination_cid, header.source_cid)
+        return Stray(Kind.INITIAL, header.destination_cid, header.source_cid, header.token)
     return Stray(Kind.JUNK)
+
+
+def _of_other_version(buffer: Buffer) -> Stray:
+    """Read what all versions share (RFC 8999 section 5.1)."""
+    buffer.seek(_VERSION.stop)
+    destination = buffer.pull_bytes(buffer.pull_uint8())
+    source = buffer.pull_bytes(buffer.pull_uint8())
+    return Stray(Kind.OTHER_VERSION, destination, source)
 
 
 def version_negotiation(stray: Stray) -> bytes:
@@ -94,7 +104,7 @@ def refusal(stray: Stray, reason: str) -> bytes:
         max_datagram_size=DATAGRAM_SIZE,
     )
     builder.start_packet(QuicPacketType.INITIAL, crypto)
-    phrase = reason.encode()[:64]
+    phrase = reason.encode()[:64].decode(errors="ignore").encode()
     buf = builder.start_frame(QuicFrameType.TRANSPORT_CLOSE, capacity=16 + len(phrase))
     buf.push_uint_var(QuicErrorCode.CONNECTION_REFUSED)
     buf.push_uint_var(QuicFrameType.PADDING)
@@ -106,8 +116,8 @@ def refusal(stray: Stray, reason: str) -> bytes:
 
 def stateless_reset(datagram: memoryview, tokens: ResetTokens, noise: bytes) -> bytes | None:
     """Answer a packet of a connection we do not have (RFC 9000 section 10.3). `noise` holds at
-    least 27 random bytes. None when the packet is too small to answer."""
-    if len(datagram) < _MIN_RESET_TRIGGER:
+    least 26 random bytes. None when the packet is too small to answer."""
+    if len(datagram) <= _RESET_SIZE:
         return None
     token = tokens.token(destination_id(datagram))
-    return bytes([0x40 | noise[0] & 0x3F]) + noise[1:27] + token
+    return bytes([0x40 | noise[0] & 0x3F]) + noise[1:26] + token

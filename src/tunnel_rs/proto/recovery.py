@@ -1,7 +1,9 @@
 """Loss recovery (RFC 9002): aioquic's for single packets, and the same rules for trains."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import (
     K_PACKET_THRESHOLD,
@@ -20,6 +22,9 @@ MAX_PROBE_INTERVAL = 2.0
 path which comes back after an outage would be noticed minutes later; noq caps it here too."""
 
 _MIN_RTT = 0.001  # as aioquic
+_MAX_BACKOFF = 16
+_TICK = 0.000_001
+"""A loss timer that is due finds its packet lost, however sums of seconds are rounded."""
 
 
 class Recovery(QuicPacketRecovery):
@@ -89,38 +94,46 @@ class Recovery(QuicPacketRecovery):
     def on_ack_received(
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
+        # One pass over packets and trains, and only then a look at what is lost: packets that this
+        # very acknowledgement covers must not be taken for lost.
         largest = ack_rangeset.bounds().stop - 1
+        acked: list[Sent] = []
+        newest = -1
+        is_eliciting = False
         if space.is_application_data and self.trains:
-            acked = self.trains.take_acknowledged(ack_rangeset)
-            if acked:
-                space.largest_acked_packet = max(space.largest_acked_packet, largest)
-                self._acknowledge(acked, largest, ack_delay, now, space)
-        if space.sent_packets and next(iter(space.sent_packets)) <= largest:
-            super().on_ack_received(
-                ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
-            )
-
-    def _acknowledge(
-        self,
-        acked: Sequence[SentTrain],
-        largest: int,
-        ack_delay: float,
-        now: float,
-        space: QuicPacketSpace,
-    ) -> None:
-        for train in acked:
-            space.ack_eliciting_in_flight -= train.packets
-            self._cc.on_packet_acked(now=now, packet=train)  # type: ignore[arg-type]
-            self.on_train(train, True)
-        newest = acked[-1]
-        if newest.end - 1 == largest:
-            self._sample_rtt(now, now - newest.sent_time, ack_delay)
+            for train in self.trains.take_acknowledged(ack_rangeset):
+                acked.append(train)
+                newest, is_eliciting = train.end - 1, True
+                space.ack_eliciting_in_flight -= train.packets
+                self._cc.on_packet_acked(now=now, packet=train)  # type: ignore[arg-type]
+                self.on_train(train, True)
+        for packet in _take_acknowledged(space.sent_packets, ack_rangeset):
+            acked.append(packet)
+            newest = max(newest, packet.packet_number)
+            if packet.is_ack_eliciting:
+                is_eliciting = True
+                space.ack_eliciting_in_flight -= 1
+            if packet.in_flight:
+                self._cc.on_packet_acked(now=now, packet=packet)
+            for handler, args in packet.delivery_handlers:
+                handler(QuicDeliveryState.ACKED, *args)
+        if not acked:
+            return
+        space.largest_acked_packet = max(space.largest_acked_packet, largest)
+        if newest == largest and is_eliciting:
+            sent_time = max(packet.sent_time or 0.0 for packet in acked)
+            self._sample_rtt(now, now - sent_time, ack_delay)
         self._detect_loss(now=now, space=space)
         if self.peer_completed_address_validation:
             self._pto_count = 0
 
+    def on_loss_detection_timeout(self, *, now: float) -> None:
+        super().on_loss_detection_timeout(now=now)
+        self._pto_count = min(self._pto_count, _MAX_BACKOFF)  # 2 to its power is a float
+
     def _sample_rtt(self, now: float, latest: float, ack_delay: float) -> None:
-        """RFC 9002 section 5."""
+        """RFC 9002 section 5. (aioquic 1.7.2 takes the variance against the smallest round trip
+        instead of the smoothed one, and so waits far too long on a path with queues.)"""
         ack_delay = min(ack_delay, self.max_ack_delay)
         self._rtt_latest = max(latest, _MIN_RTT)
         self._rtt_min = min(self._rtt_min, self._rtt_latest)
@@ -144,6 +157,7 @@ class Recovery(QuicPacketRecovery):
         )
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
+        now += _TICK
         super()._detect_loss(now=now, space=space)
         if not space.is_application_data or not self.trains:
             return
@@ -179,10 +193,11 @@ class Recovery(QuicPacketRecovery):
         duration = self.get_probe_timeout() * K_PERSISTENT_CONGESTION_THRESHOLD
         start, expected = float("inf"), -1
         for train in lost:
-            if train.number != expected or train.sent_time <= self._rtt_first_sample_time:
-                start = train.sent_time
-            elif train.sent_time - start > duration:
-                return True
+            if train.sent_time > self._rtt_first_sample_time:
+                if train.number != expected or start == float("inf"):
+                    start = train.sent_time
+                elif train.sent_time - start > duration:
+                    return True
             expected = train.end
         return False
 
@@ -214,3 +229,16 @@ class Recovery(QuicPacketRecovery):
         if space.is_application_data:
             self.trains.clear()
         super().discard_space(space)
+
+
+def _take_acknowledged(
+    packets: dict[int, QuicSentPacket], ranges: Iterable[range]
+) -> list[QuicSentPacket]:
+    """Remove and return what `ranges` (ascending) cover of `packets` (in order of number)."""
+    numbers = list(packets)
+    taken: list[QuicSentPacket] = []
+    for covered in ranges:
+        start = bisect_left(numbers, covered.start)
+        stop = bisect_left(numbers, covered.stop, start)
+        taken += [packets.pop(number) for number in numbers[start:stop]]
+    return taken

@@ -89,7 +89,9 @@ class StreamScheduler(QuicConnection):
     def reset(self, stream_id: int, code: int) -> None:
         """Abort our direction."""
         stream = self._streams.get(stream_id)
-        if stream is not None and not stream.sender.is_finished:
+        if stream is None or stream.sender.is_finished:
+            return
+        if stream.sender._reset_error_code is None:  # else the peer's STOP_SENDING was first
             self.total_unsent -= self.unsent(stream_id)
             stream.sender.reset(code)
             self._flow_blocked.pop(stream, None)
@@ -101,6 +103,16 @@ class StreamScheduler(QuicConnection):
         if stream is not None and not stream.receiver.is_finished:
             stream.receiver.stop(code)
             self._work[stream] = None
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all written bytes, and ends of directions, have been acknowledged."""
+        return not self.total_unsent and all(
+            stream.sender._buffer_fin is None
+            or stream.sender._reset_error_code is not None
+            or stream.sender.is_finished
+            for stream in self._streams.values()
+        )
 
     def unsent(self, stream_id: int) -> int:
         """Bytes written and not yet acknowledged."""
@@ -133,6 +145,14 @@ class StreamScheduler(QuicConnection):
             self._limits_changed = True
 
     # What the peer does
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        limit = self._local_max_streams_bidi
+        used = limit.used
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        if limit.used != used and limit.value != limit.sent:
+            self._limits_changed = True  # what was not worth telling may be now
+        return stream
 
     def _handle_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
