@@ -6,11 +6,9 @@ One exchange makes one session. When it is lost nobody can signal a new one but 
 from typing import Protocol
 
 from tunnel_rs.errors import LinkClosedError, ProtocolError, TargetError, TunnelError
-from tunnel_rs.forward.server import ForwardServer
-from tunnel_rs.forward.targets import parse_source
 from tunnel_rs.ice.link import IceLink
 from tunnel_rs.ice.session import IceSession
-from tunnel_rs.ice.settings import ClientRequest, SessionSettings
+from tunnel_rs.ice.settings import ClientRequest, Service, SessionSettings
 from tunnel_rs.net.resolver import Resolve
 from tunnel_rs.proto.ice_messages import (
     STREAMS,
@@ -94,7 +92,7 @@ def fixed_source(streams: str | None, request: ClientRequest) -> SourceUrl | Non
 
 async def serve_manual(
     settings: SessionSettings,
-    server: ForwardServer,
+    service: Service,
     exchange: Exchange,
     report: Reporter,
     resolve: Resolve,
@@ -104,7 +102,7 @@ async def serve_manual(
     """Server side: read the offer, check what it asks for, show the answer, and serve the client
     until it goes. Raises TunnelError."""
     offer = decode_offer(await exchange.read(BlockKind.OFFER))
-    source = await checked_source(server, offer.source, offer.streams)
+    source = await checked_source(service, offer.source, offer.streams)
     session = IceSession(settings, report, resolve, controlling=False)
     try:
         answer = Answer(
@@ -120,13 +118,13 @@ async def serve_manual(
             fixed_source=None if offer.streams else source,
             timeout=patience,
         )
-        await serve_link(server, link)
+        await serve_link(service, link)
     finally:
         await session.close()
 
 
 async def checked_source(
-    server: ForwardServer, text: str | None, streams: str | None
+    service: Service, text: str | None, streams: str | None
 ) -> SourceUrl | None:
     """The source a client asks for, if the server may forward it. None when there is none and
     each stream will name its own. Raises TargetError."""
@@ -134,14 +132,17 @@ async def checked_source(
         if streams is None:
             raise TargetError("the client does not say what it wants to reach (no source)")
         return None
-    source = parse_source(text)
-    await server.check(source)
+    try:
+        source = SourceUrl.parse(text)
+    except ValueError as error:
+        raise TargetError(f"what the client asks for is not a source: {error}") from None
+    await service.check(source)
     return source
 
 
-async def serve_link(server: ForwardServer, link: IceLink) -> None:
+async def serve_link(service: Service, link: IceLink) -> None:
     """Serve until the link ends. A client that goes in order is no error; a path that dies is."""
-    await server.serve(link, authenticated=True)
+    await service.serve(link)
     ended = await link.wait_closed()
     in_order = isinstance(ended, LinkClosedError) and ended.by_application
     if isinstance(ended, TunnelError) and not in_order:

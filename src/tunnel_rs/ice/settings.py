@@ -1,8 +1,12 @@
 """How sessions over ICE are set up. Built by `config`, frozen."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tunnel_rs.net.ice_gather import IceServers
+from tunnel_rs.net.link import Link
+from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey
+from tunnel_rs.proto.signalling import Encryption
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import SourceUrl
 
@@ -25,6 +29,17 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """What a server does for its clients; the feature behind it is no business of ours."""
+
+    check: Callable[[SourceUrl], Awaitable[None]]
+    """Raises TargetError unless the source may be asked for."""
+
+    serve: Callable[[Link], Awaitable[None]]
+    """Serves a link, whose peer is authenticated, until it ends."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClientRequest:
     """What a client asks for while a session is signalled."""
 
@@ -33,3 +48,23 @@ class ClientRequest:
 
     needs_requests: bool = False
     """Several sources, or SOCKS5: the peer must be able to hear a request on each stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class NostrSettings:
+    """How sessions are signalled over Nostr relays."""
+
+    key: NostrSecretKey
+    peer: NostrPublicKey
+    relays: tuple[str, ...]
+
+    republish_interval: float = 5.0
+    """Seconds until a client repeats its request; doubles each time, up to a minute."""
+
+    max_wait: float = 120.0
+    """Seconds a client waits for an offer."""
+
+    max_sessions: int = 10
+    """Sessions a server has at a time; 0: no limit of its own."""
+
+    encryption: Encryption = Encryption.AUTO

@@ -112,6 +112,14 @@ class IceFace:
         """See `net.quic.Face`."""
         return str(SocketAddr(path[1], path[2]))
 
+    def error(self, path: Any) -> str:
+        """See `net.quic.Face`."""
+        number, ip, port = path
+        socket = self.sockets.get(number)
+        if socket is None:
+            return ""
+        return socket.socket.error((ip, port, 0, 0) if ":" in ip else (ip, port))
+
     def largest_datagram(self, path: Any) -> int:
         """See `net.quic.Face`."""
         number, ip, _ = path
