@@ -46,16 +46,21 @@ class IceSession:
         return self._agent.parameters
 
     async def dial(
-        self, remote: IceParameters, server: EndpointId, fixed_source: SourceUrl | None
+        self,
+        remote: IceParameters,
+        server: EndpointId,
+        fixed_source: SourceUrl | None,
+        *,
+        peer: EndpointId | None = None,
     ) -> IceLink:
         """Client side: meet the peer, which must show the certificate with the fingerprint
-        `server`. Raises UnreachableError, WrongPeerError."""
+        `server`; `peer` is what to call it by. Raises UnreachableError, WrongPeerError."""
         endpoint = self._open(CertificateCredentials(self.certificate), accept=False)
         path = await self._agent.connect(remote, timeout=self._settings.connect_timeout)
         self._report(Notice("debug", f"ICE has chosen {self._agent.face.describe(path)}"))
         connection = endpoint.dial(server, [path], _alive(self._settings.transport))
         await self._handshake(connection)
-        return IceLink(connection, self._agent, server, fixed_source)
+        return IceLink(connection, self._agent, peer or server, fixed_source)
 
     async def accept(
         self,
