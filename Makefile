@@ -14,10 +14,10 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench soak lock clean
+.PHONY: help demo test check lint format bench nat-matrix soak lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/runtime.stamp ## show a real tunnel at work, on this machine only
 	$(BIN)/tunnel-rs demo $(ARGS)
@@ -40,6 +40,9 @@ format: $(VENV)/development.stamp ## put the code into the project's format
 
 bench: $(VENV)/development.stamp ## measure beside direct TCP, ssh -L, asyncssh and stock aioquic
 	$(BIN)/python bench/forward.py $(ARGS)
+
+nat-matrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which NATs (needs root)
+	$(BIN)/python tools/nat_matrix.py
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)
