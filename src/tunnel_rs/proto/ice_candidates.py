@@ -7,6 +7,7 @@ read is taken one by one: a candidate that is of no use here (TCP, mDNS names, z
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 
 from tunnel_rs.values import SocketAddr
 
@@ -70,7 +71,7 @@ def parse_candidate(text: str, ufrag: str | None = None) -> IceCandidate | None:
         return None
     number = _number(priority, _MAX_PRIORITY)
     address = _address(ip, port, lowest_port=1)
-    if number is None or address is None:
+    if number is None or address is None or not _is_one_host(address.ip):
         return None
     related = _address(attributes.get("raddr", ""), attributes.get("rport", ""), lowest_port=0)
     return IceCandidate(foundation, number, address, CandidateType(kind), related)
@@ -102,6 +103,12 @@ def guesses(candidates: Iterable[IceCandidate]) -> tuple[SocketAddr, ...]:
         if not outer.address.is_ipv6 and inner.address.ip != outer.address.ip
     )
     return tuple(address for address in dict.fromkeys(found) if address not in known)
+
+
+def _is_one_host(ip: str) -> bool:
+    """No datagram goes to a group, or to everybody, because a peer named it."""
+    address = ip_address(ip)
+    return not (address.is_multicast or address.is_unspecified or ip == "255.255.255.255")
 
 
 def _number(text: str, most: int) -> int | None:
