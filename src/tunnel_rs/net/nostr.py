@@ -17,7 +17,7 @@ from tunnel_rs.errors import ConfigError
 from tunnel_rs.net.proxy import environment_proxy
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.proto.backoff import Backoff
-from tunnel_rs.proto.nostr_events import Event
+from tunnel_rs.proto.nostr_events import Event, has_true_id
 from tunnel_rs.proto.nostr_relay import (
     MAX_MESSAGE,
     Arrived,
@@ -203,9 +203,9 @@ class NostrRelays:
 
     def arrived(self, event: Event) -> None:
         """Only an event that is the same to the last bit counts as seen: a forged copy with
-        another signature must not hide the true one."""
+        another content or signature must not hide the true one."""
         key = (event.id, event.sig)
-        if key in self._seen:
+        if key in self._seen or not has_true_id(event):
             return
         self._seen[key] = None
         if len(self._seen) > MAX_SEEN:

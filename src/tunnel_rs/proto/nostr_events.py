@@ -154,11 +154,17 @@ def _are_tags(value: object) -> bool:
     )
 
 
+def has_true_id(event: Event) -> bool:
+    """Whether the id is that of what the event says; anybody could have written such an event."""
+    digest = _digest(event.pubkey, event.created_at, event.kind, event.tags, event.content)
+    return digest.hex() == event.id
+
+
 def is_authentic(event: Event) -> bool:
     """Whether id and signature fit what the event says."""
-    digest = _digest(event.pubkey, event.created_at, event.kind, event.tags, event.content)
     key = NostrPublicKey(bytes.fromhex(event.pubkey))
-    return digest.hex() == event.id and verify(key, bytes.fromhex(event.sig), digest)
+    signature, digest = bytes.fromhex(event.sig), bytes.fromhex(event.id)
+    return has_true_id(event) and verify(key, signature, digest)
 
 
 def transfer_id(one: NostrPublicKey, other: NostrPublicKey) -> str:
