@@ -26,7 +26,7 @@ TURN_UDP = f"turn:test:secret@{STUN}"
 TURN_TCP = f"{TURN_UDP}?transport=tcp"
 ECHO_PORT = 7777
 
-_PROGRAM = "from tunnel_rs.cli.ice import main; main()"
+_OURS = (sys.executable, "-c", "from tunnel_rs.cli.ice import main; main()")
 _ECHO = """
 import socketserver
 class Echo(socketserver.BaseRequestHandler):
@@ -114,7 +114,7 @@ class NatLab:
         self, where: str, argv: Sequence[str], **options: object
     ) -> "subprocess.Popen[bytes]":
         """Run a program in a namespace; it is ended with the lab."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         process = subprocess.Popen(
             ["ip", "netns", "exec", self._ns(where), *argv],
             env=environment,
@@ -216,15 +216,14 @@ class NatLab:
             "--stun-server",
             STUN,
         ]
-        program = [sys.executable, "-c", _PROGRAM]
         serving = self.start(
             self.machine("B"),
-            [*program, "server", "manual", "--allowed-tcp", "127.0.0.0/8", *common, *server],
+            [*_OURS, "server", "manual", "--allowed-tcp", "127.0.0.0/8", *common, *server],
         )
         running = self.start(
             self.machine("A"),
             [
-                *program,
+                *_OURS,
                 "client",
                 "manual",
                 "--stdio",
@@ -251,6 +250,50 @@ class NatLab:
         found = re.search(r"is up by (.*) after ([0-9.]+) s", text)
         seconds = float(found[2]) if found else time.monotonic() - began
         return Outcome(out == blob, found[1] if found else "", seconds, text)
+
+    def with_original_client(self, timeout: float = 30.0) -> bool:
+        """Whether A, an emulated original, reaches the echo service of B, our server."""
+        offer, answer, ours = self._session()
+        self.start(
+            self.machine("B"),
+            [*_OURS, "server", "manual", "--allowed-tcp", "127.0.0.0/8", *ours],
+        )
+        argv = self._original("client", "A", offer, answer)
+        running = self.start(self.machine("A"), argv, stdout=subprocess.PIPE)
+        try:
+            return running.communicate(timeout=timeout)[0] == b"ok\n"
+        except subprocess.TimeoutExpired:
+            return False
+
+    def with_original_server(self, timeout: float = 30.0) -> bool:
+        """Whether A, our client, gets its bytes back from B, an emulated original."""
+        offer, answer, ours = self._session()
+        self.start(self.machine("B"), self._original("server", "B", offer, answer))
+        running = self.start(
+            self.machine("A"),
+            [*_OURS, "client", "manual", "--stdio", "-s", "tcp://127.0.0.1:7", *ours],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            return running.communicate(b"hello", timeout=timeout)[0] == b"hello"
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            _end(running)
+
+    def _session(self) -> tuple[str, str, list[str]]:
+        self._count += 1
+        offer, answer = f"offer{self._count}", f"answer{self._count}"
+        files = ["--offer-file", offer, "--answer-file", answer]
+        return offer, answer, [*files, "--connect-timeout", "20", "--stun-server", STUN]
+
+    def _original(self, role: str, side: str, offer: str, answer: str) -> list[str]:
+        number = "AB".index(side) + 1
+        public = self._kinds[side] is Nat.OPEN
+        host = f"198.51.100.2{number}" if public else f"10.81.{number}.2"
+        module = "tests.netns.original_peer"
+        return [sys.executable, "-m", module, role, host, offer, answer, STUN]
 
     def _ns(self, name: str) -> str:
         return f"{self._prefix}{name}"
