@@ -14,10 +14,10 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench nat-matrix soak lock clean
+.PHONY: help demo test check lint format bench natmatrix soak rust lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/runtime.stamp ## show a real tunnel at work, on this machine only
 	$(BIN)/tunnel-rs demo $(ARGS)
@@ -31,6 +31,7 @@ lint: $(VENV)/development.stamp ## format, style, types, layers, one test file p
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	MYPYPATH=src:. $(BIN)/mypy --explicit-package-bases bench tools
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quiet tests/test_layout.py
 
@@ -41,11 +42,14 @@ format: $(VENV)/development.stamp ## put the code into the project's format
 bench: $(VENV)/development.stamp ## measure beside direct TCP, ssh -L, asyncssh and stock aioquic
 	$(BIN)/python bench/forward.py $(ARGS)
 
-nat-matrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which NATs (needs root)
+natmatrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which NATs (needs root)
 	$(BIN)/python tools/nat_matrix.py
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)
+
+rust: $(VENV)/development.stamp ## run the interop suites against the real iroh servers (needs cargo)
+	PYTHON=$(BIN)/python tests/interop/rust_servers.sh
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv

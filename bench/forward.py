@@ -55,10 +55,10 @@ def measure(name: str, line: Line, amount: int, quick: bool) -> Figures:
     traffic.download(line.port, WARM_UP)
     if not name.startswith("tunnel-rs"):
         amount = min(amount, max(int(speed * LONGEST), WARM_UP))
-    before = _sides(line)
-    up = _bulk(line, amount, traffic.upload)
-    down = _bulk(line, amount, traffic.download)
-    after = _sides(line)
+    before = sides(line)
+    up = bulk(line, amount, traffic.upload)
+    down = bulk(line, amount, traffic.download)
+    after = sides(line)
     trips = traffic.round_trips(line.port, 300 if quick else 3000)
     connections = traffic.new_connections(line.port, 30 if quick else 200)
     kept = traffic.half_close(line.port, 5_000_000)
@@ -75,14 +75,14 @@ def measure(name: str, line: Line, amount: int, quick: bool) -> Figures:
     )
 
 
-def _sides(line: Line) -> tuple[Usage, Usage]:
+def sides(line: Line) -> tuple[Usage, Usage]:
     return usage(line.client), usage(line.server)
 
 
-def _bulk(line: Line, amount: int, transfer: Callable[[int, int], float]) -> Bulk:
-    before = _sides(line)
+def bulk(line: Line, amount: int, transfer: Callable[[int, int], float]) -> Bulk:
+    before = sides(line)
     seconds = transfer(line.port, amount)
-    after = _sides(line)
+    after = sides(line)
     return Bulk(
         bytes=amount,
         mbit_per_second=amount * 8 / seconds / 1e6,

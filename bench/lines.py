@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from bench.processes import PATH, BenchError, Program, python
+from bench.processes import PATH, BenchError, Program, printed, python
 
 HERE = Path(__file__).resolve().parent
 CORES = sorted(os.sched_getaffinity(0))
@@ -67,7 +67,7 @@ def openssh(target: int) -> Iterator[Line]:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        port, local = _free_port(), _free_port()
+        port, local = free_port(), free_port()
         (folder / "config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/user_key.pub\nStrictModes no\n"
@@ -125,6 +125,9 @@ def listening(client: Program) -> int:
     return int(json.loads(client.wait_for('"listening"'))["address"].rpartition(":")[2])
 
 
+OFFLINE = ("--relay-url", "none", "--dns-server", "none")
+
+
 class OurServer:
     """A running `tunnel-rs server` with a fresh key and token; makes clients of itself."""
 
@@ -150,12 +153,13 @@ class OurServer:
 
     def _start(self, tcp: tuple[str, ...], udp: tuple[str, ...], options: tuple[str, ...]) -> None:
         key, self._token = self._folder / "server.key", self._folder / "token.txt"
-        self._tool("generate-server-key", "-o", str(key))
-        self._token.write_text(self._tool("generate-token"))
+        printed("-m", "tunnel_rs", "generate-server-key", "-o", key)
+        self._token.write_text(printed("-m", "tunnel_rs", "generate-token"))
         networks = [part for network in tcp for part in ("--allowed-tcp", network)]
         networks += [part for network in udp for part in ("--allowed-udp", network)]
         identity = ("--secret-file", key, "--auth-tokens-file", self._token)
-        rest = (*self._config("server"), "--json", "--bind", "127.0.0.1:0", *options)
+        place = ("--json", "--bind", "127.0.0.1:0", *OFFLINE)
+        rest = (*self._config("server"), *place, *options)
         command = python(*self._runner, "server", *identity, *networks, *rest)
         self.program = Program(command, core=core(1))
         self._stack.callback(self.program.stop)
@@ -166,7 +170,7 @@ class OurServer:
         """A client that reaches the server at `address`, by default the server's own."""
         known = ("-n", self.endpoint_id, "--peer-addr", address or self.address)
         secret = ("--auth-token-file", self._token)
-        rest = (*self._config("client"), "--json", *options)
+        rest = (*self._config("client"), "--json", *OFFLINE, *options)
         return Program(python(*self._runner, "client", *known, *secret, *rest), core=core(0))
 
     def _config(self, role: str) -> tuple[str, ...]:
@@ -177,10 +181,6 @@ class OurServer:
         path.write_text(table)
         return ("-c", str(path))
 
-    def _tool(self, *arguments: str) -> str:
-        command = [str(part) for part in python("-m", "tunnel_rs", *arguments)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
     def __enter__(self) -> "OurServer":
         return self
 
@@ -188,7 +188,7 @@ class OurServer:
         self._stack.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -16,6 +16,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
+ENVIRONMENT = os.environ | {
+    "PATH": PATH,
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+}
+
 
 class BenchError(Exception):
     """A measured program did not do its part; the message says which and what it printed."""
@@ -27,17 +33,12 @@ class Program:
     def __init__(self, command: Sequence[str | Path], *, core: int | None = None) -> None:
         """`core`: the processor it is held to, so that both sides of a tunnel have one each."""
         self.command = [str(part) for part in command]
-        environment = os.environ | {
-            "PATH": PATH,
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        }
         self._process = subprocess.Popen(
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=ENVIRONMENT,
         )
         self.pid = self._process.pid
         self._output = b""
@@ -73,6 +74,10 @@ class Program:
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """Ask it to end; what it still says can be waited for."""
+        self._process.terminate()
 
     def stop(self) -> None:
         if not self.ended:
@@ -135,6 +140,15 @@ def _with_children(pids: Iterable[int]) -> list[int]:
             continue
         found.extend(int(child) for child in children)
     return found
+
+
+def printed(*arguments: str | Path) -> str:
+    """What Python prints, run with `arguments`. Raises BenchError."""
+    command = [str(part) for part in python(*arguments)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def python(*arguments: str | Path) -> list[str | Path]:

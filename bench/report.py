@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.processes import ROOT
 
+PACKAGES = ("aioquic", "cryptography", "uvloop", "iroh", "asyncssh", "pproxy")
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -56,7 +57,7 @@ def machine() -> Mapping[str, object]:
         "processor": model,
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("aioquic", "cryptography", "asyncssh")},
+        "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit or None,
     }
 

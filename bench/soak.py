@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -55,8 +56,7 @@ class Cable(asyncio.DatagramProtocol):
         self.cut = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
@@ -74,8 +74,7 @@ class Echo(asyncio.DatagramProtocol):
     """The UDP target."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         self._transport.sendto(data, address)
@@ -328,7 +327,7 @@ def tell(given: argparse.Namespace, load: Load, watched: list[Observed]) -> int:
         faults += each.judge()
         rows.append(_row(each))
     report.print_table(
-        ("side", "RSS MB first/last quarter", "growth MB", "fds idle", "tasks idle", "most fds"),
+        ("side", "RSS MB 2nd / last quarter", "growth MB", "fds idle", "tasks idle", "most fds"),
         rows,
     )
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(load.done.items()))

@@ -12,6 +12,8 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 BLOCK = 1 << 20
@@ -130,6 +132,29 @@ def new_connections(port: int, count: int) -> Times:
             _receive(sock, PING)
             durations.append(time.perf_counter() - began)
     return Times.of(durations)
+
+
+def at_once(transfer: Callable[[int, int], float], port: int, count: int, streams: int) -> float:
+    """Seconds until `streams` connections at a time have each moved their share of `count`."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(streams) as pool:
+        moves = [pool.submit(transfer, port, count // streams) for _ in range(streams)]
+        for move in moves:
+            move.result()
+    return time.perf_counter() - began
+
+
+def echo_intact(port: int, count: int) -> bool:
+    """Whether `count` random bytes come back as they were, both ways at once."""
+    data = os.urandom(count)
+    with _open(port, b"E", 0) as sock, ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(sock.sendall, data)
+        try:
+            back = _receive(sock, count)
+        except (OSError, EOFError):
+            return False
+        sending.result()
+    return hashlib.sha256(back).digest() == hashlib.sha256(data).digest()
 
 
 def half_close(port: int, count: int) -> bool:

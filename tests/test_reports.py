@@ -16,6 +16,11 @@ SOURCE = SourceUrl.parse("tcp://localhost:22")
 EXAMPLES: list[Report] = [
     reports.ServerStarting(PEER, 2, ("127.0.0.0/8",), (), "tunnel-rs client"),
     reports.ServerReady(PEER, (HERE,), ("LAN",)),
+    reports.RelayReady(("http://127.0.0.1:3340",), "everyone", HERE, None, None, None),
+    reports.DiscoveryReady(("http://127.0.0.1:8080/pkarr",), (), HERE, None, HERE, None, None),
+    reports.RelayOnline("https://relay.example/"),
+    reports.RelayLost("https://relay.example/", "no answer"),
+    reports.PathChanged("relay https://relay.example/"),
     reports.ClientAuthenticated(PEER, "127.0.0.1:1"),
     reports.ClientRefused(None, "127.0.0.1:1", "auth_failed"),
     reports.ClientGone(PEER, "done"),

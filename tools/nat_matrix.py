@@ -1,6 +1,6 @@
 """Print how `tunnel-rs-ice` connects for every pair of NATs, with and without TURN.
 
-Run it as root from the top of the repository: `make nat-matrix`. It takes some minutes.
+Run it as root from the top of the repository: `make natmatrix`. It takes some minutes.
 """
 
 import sys

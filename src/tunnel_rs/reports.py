@@ -36,6 +36,28 @@ class ServerReady(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayOnline(Report):
+    """Peers can reach us through this relay from now on: it is our home. `relay` is its URL."""
+
+    relay: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLost(Report):
+    """A relay that we were connected to is gone; it is tried again, and so are others."""
+
+    relay: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged(Report):
+    """Client side: the server is reached in another way than before, on the same connection."""
+
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientAuthenticated(Report):
     """Server side: a client has shown an accepted token."""
 
@@ -118,6 +140,33 @@ class SessionRefused(Report):
 
     source: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReady(Report):
+    """A relay server can be used. `urls` are what to give to `--relay-url`; `access` says who may
+    use it; addresses are None for what is off."""
+
+    urls: tuple[str, ...]
+    access: str
+    http: SocketAddr
+    https: SocketAddr | None
+    quic: SocketAddr | None
+    metrics: SocketAddr | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryReady(Report):
+    """A discovery server can be used. `urls` are what to give to `--dns-server`; `data` is the
+    directory of its records, None when they are in memory."""
+
+    urls: tuple[str, ...]
+    origins: tuple[str, ...]
+    http: SocketAddr | None
+    https: SocketAddr | None
+    dns: SocketAddr | None
+    metrics: SocketAddr | None
+    data: str | None
 
 
 @dataclass(frozen=True, slots=True)

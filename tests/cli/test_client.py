@@ -55,6 +55,9 @@ class FakeClient:
             raise self.error
         self._report(TunnelUp(EndpointId.parse(ENDPOINT_ID), "LAN", 0.5))
 
+    def retry_now(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -5,9 +5,8 @@ import re
 import signal
 import sys
 
-from click.testing import CliRunner
+from tests.support.servers import ENVIRONMENT
 
-from tunnel_rs.cli.demo import demo
 from tunnel_rs.errors import ExitStatus
 
 
@@ -20,6 +19,7 @@ async def _started(*arguments: str) -> asyncio.subprocess.Process:
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=ENVIRONMENT,
     )
 
 
@@ -42,7 +42,7 @@ async def test_with_keep_it_prints_commands_that_work_until_it_is_interrupted() 
     assert typed is not None
     words = typed[1].replace("\\\n", " ").split()
     client = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tunnel_rs", *words, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "tunnel_rs", *words, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT
     )
     assert client.stderr is not None
     seen = b""
@@ -55,8 +55,3 @@ async def test_with_keep_it_prints_commands_that_work_until_it_is_interrupted() 
     process.send_signal(signal.SIGINT)
     await process.communicate()
     assert process.returncode == ExitStatus.INTERRUPTED
-
-
-def test_its_help_has_an_example() -> None:
-    result = CliRunner().invoke(demo, ["--help"])
-    assert "tunnel-rs demo --keep" in result.output

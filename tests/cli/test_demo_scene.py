@@ -12,7 +12,19 @@ async def test_each_step_is_told() -> None:
     async with Scene(lambda title, _: said.append(title)) as scene:
         await scene.play()
     told = [title for title in said if title]
-    assert told == ["services", "server", "client", "web page", "download", "UDP", "refused"]
+    assert told == [
+        "services",
+        "relay",
+        "discovery",
+        "server",
+        "client 1",
+        "web page",
+        "client 2",
+        "web page",
+        "download",
+        "UDP",
+        "refused",
+    ]
 
 
 async def test_a_download_that_differs_fails_the_demonstration(

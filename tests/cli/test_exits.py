@@ -108,7 +108,6 @@ SEE = "; see `prog --help`"
     [
         (["--numbr", "1"], f"no such option '--numbr' (did you mean '--number'?){SEE}"),
         (["--zzz"], f"no such option '--zzz'{SEE}"),
-        (["--relay-only"], f"--relay-only: relays are not available in this version{SEE}"),
         (["--number", "x"], f"invalid value for '--number': 'x' is not a valid integer{SEE}"),
         (["--number"], "option '--number' requires an argument"),
         ([TOKEN], f"got unexpected extra argument (***){SEE}"),

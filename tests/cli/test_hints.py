@@ -27,6 +27,15 @@ def test_secrets_on_the_command_line_draw_one_hint() -> None:
     assert hints(collect(Role.SERVER, given, {}, None)) == [Notice("info", text)]
 
 
+def test_an_access_token_in_a_relay_url_is_a_secret_too() -> None:
+    given = {"relay_urls": ["https://relay.example/?token=hush"]}
+    [hint] = hints(collect(Role.CLIENT, given, {}, None))
+    assert isinstance(hint, Notice)
+    assert hint.text.startswith("hint: --relay-url: ") and "hush" not in hint.text
+    without = {"relay_urls": ["https://relay.example/"]}
+    assert hints(collect(Role.CLIENT, without, {}, None)) == []
+
+
 def test_secrets_elsewhere_draw_none() -> None:
     assert hints(collect(Role.SERVER, {}, {"TUNNEL_RS_SECRET": SECRET_KEY}, None)) == []
 

@@ -53,18 +53,25 @@ USAGE = [
         "no such option '--allowed-tcp'; see `tunnel-rs client --help`",
     ),
     (
-        (*SERVER, "--relay-url", "https://relay.example/"),
-        "--relay-url: relays are not available in this version; leave it out; "
-        "see `tunnel-rs server --help`",
+        (*SERVER, "--relay-url", "relay.example"),
+        "--relay-url: 'relay.example' must start with https:// or http://",
+    ),
+    (
+        (*SERVER, "--relay-url", "none", "--relay-url", "https://relay.example/"),
+        "--relay-url: none cannot be given beside a relay",
     ),
     (
         (*SERVER, "--relay-only"),
-        "--relay-only: relays are not available in this version; see `tunnel-rs server --help`",
+        "--relay-only: needs a relay of your own; give --relay-url",
     ),
     (
-        (*SERVER, "--dns-server", "https://dns.example/pkarr"),
-        "--dns-server: internet discovery is not available in this version; "
-        "use 'none' (LAN discovery and known addresses stay on)",
+        (*SERVER, "--relay-only", "--bind", "127.0.0.1:0"),
+        "--bind: cannot be given beside --relay-only; keep one of them",
+    ),
+    (
+        (*SERVER, "--dns-server", "https://dns.example"),
+        "--dns-server: 'https://dns.example' has no path; "
+        "most servers want https://dns.example/pkarr",
     ),
     ((*SERVER, "extra"), "got unexpected extra argument (extra); see `tunnel-rs server --help`"),
     (
@@ -249,8 +256,8 @@ CONFIG = [
     ),
     (
         "client",
-        CLIENT_FILE + "relay_urls = []\n",
-        "iroh.relay_urls: relays are not available in this version; leave it out",
+        CLIENT_FILE + 'relay_urls = ["ftp://relay.example/"]\n',
+        "iroh.relay_urls: item 1: 'ftp://relay.example/' must start with https:// or http://",
     ),
     (
         "client",
@@ -259,9 +266,8 @@ CONFIG = [
     ),
     (
         "client",
-        CLIENT_FILE + 'dns_server = "https://dns.example/pkarr"\n',
-        "iroh.dns_server: internet discovery is not available in this version; "
-        "use 'none' (LAN discovery and known addresses stay on)",
+        CLIENT_FILE + 'dns_server = "public"\n',
+        "iroh.dns_server: 'public' is not a URL like https://host/pkarr (or the word none)",
     ),
     # Role and mode
     (
@@ -454,12 +460,6 @@ def test_every_help_has_an_example(command: str, flag: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_relays_and_discovery_are_not_shown_before_they_work(command: str) -> None:
-    shown = tunnel_rs(command, "--help").out
-    assert "relay" not in shown and "dns-server" not in shown
-
-
-@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_found_where_the_table_says(command: str) -> None:
     found = cli.get_command(click.Context(cli), command)
     assert found is not None and found.name == command
@@ -511,7 +511,8 @@ def test_a_real_server_ends_cleanly_on_a_signal(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     file = write(tmp_path / "s.toml", SERVER_FILE + "[iroh.transport]\nidle_timeout = 30\n")
-    process = subprocess_of("server", "-c", str(file), "--bind", "127.0.0.1:0", "--json")
+    offline = ("--relay-url", "none", "--dns-server", "none")
+    process = subprocess_of("server", "-c", str(file), "--bind", "127.0.0.1:0", "--json", *offline)
     with process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith('{"event":"starting"')

@@ -11,14 +11,24 @@ from tests.support.samples import ENDPOINT_ID, OTHER_TOKEN, TOKEN
 from tunnel_rs.cli.running import client_command, run_client, run_server, starting
 from tunnel_rs.errors import ConfigError, ExitStatus, LinkClosedError, UnreachableError
 from tunnel_rs.forward.settings import ServerSettings
+from tunnel_rs.iroh.discovery_settings import choose_discovery
+from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.link import Link
+from tunnel_rs.proto.iroh_defaults import PRODUCTION
 from tunnel_rs.proto.policy import parse_network
+from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.reports import Notice, Report, Reporter, ServerReady, ServerStarting
 from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals to itself")
 
 PEER = EndpointId.parse(ENDPOINT_ID)
+REACH = EndpointSettings()
+PUBLIC = EndpointSettings(
+    relays=(RelayUrl.parse("https://relay.example"),),
+    public_relays=True,
+    discovery=choose_discovery(None, PRODUCTION, publish=True),
+)
 SETTINGS = ServerSettings((parse_network("127.0.0.0/8"),), (), lambda: (Secret(TOKEN),))
 
 
@@ -39,10 +49,18 @@ class FakeEndpoint:
     addresses = (SocketAddr("192.0.2.1", 4433),)
     ways = ("LAN",)
 
-    def __init__(self, links: int = 0) -> None:
+    def __init__(self, links: int = 0, *, offline: bool = False) -> None:
+        self.offline = offline
+        self.is_online = asyncio.Event()
+        self.is_online.set()
         self.links = [FakeLink() for _ in range(links)]
         self.closed_with: tuple[int, str] | None = None
         self._waiting = list(self.links)
+
+    async def online(self) -> None:
+        if self.offline:
+            raise UnreachableError("no relay was reached")
+        await self.is_online.wait()
 
     async def accept(self) -> Link:
         if self._waiting:
@@ -93,12 +111,58 @@ def unchanged() -> ServerSettings:
 async def test_a_server_announces_itself_serves_links_and_ends_in_order() -> None:
     endpoint, reports = FakeEndpoint(links=3), list[Report]()
     server = FakeServer(3, terminate)
-    status = await run_server(SETTINGS, endpoint, server, reports.append, unchanged)
+    status = await run_server(SETTINGS, REACH, endpoint, server, reports.append, unchanged)
     assert status is ExitStatus.TERMINATED
     assert len(server.served) == 3
     assert endpoint.closed_with == (0, "done")
-    assert reports[0] == starting(PEER, SETTINGS)
+    assert reports[0] == starting(PEER, SETTINGS, REACH)
     assert reports[1] == ServerReady(PEER, endpoint.addresses, ("LAN", "192.0.2.1:4433"))
+
+
+async def test_links_are_served_before_the_relay_is_reached() -> None:
+    endpoint, reports = FakeEndpoint(links=2), list[Report]()
+    endpoint.is_online.clear()
+    server = FakeServer(2, endpoint.is_online.set)
+
+    def report(report: Report) -> None:
+        reports.append(report)
+        if isinstance(report, ServerReady):
+            assert len(server.served) == 2
+            terminate()
+
+    await run_server(SETTINGS, REACH, endpoint, server, report, unchanged)
+    assert isinstance(reports[1], ServerReady)
+
+
+async def test_a_server_that_nobody_can_reach_ends() -> None:
+    endpoint, server = FakeEndpoint(offline=True), FakeServer(1, terminate)
+    with pytest.raises(UnreachableError, match="no relay was reached"):
+        await run_server(SETTINGS, REACH, endpoint, server, lambda _: None, unchanged)
+    assert endpoint.closed_with == (0, "done") and server.closed.is_set()
+
+
+OWN_RELAYS = (RelayUrl.parse("https://a.example/?token=hush"), RelayUrl.parse("http://b:1"))
+
+
+@pytest.mark.parametrize(
+    ("reach", "options"),
+    [
+        (PUBLIC, ""),
+        (EndpointSettings(), "--relay-url none --dns-server none"),
+        (
+            EndpointSettings(relays=OWN_RELAYS, relay_only=True),
+            "--relay-url https://a.example/ --relay-url http://b:1/ --relay-only",
+        ),
+        (
+            replace(PUBLIC, discovery=choose_discovery("http://d/pkarr", PRODUCTION, publish=True)),
+            "--dns-server http://d/pkarr",
+        ),
+    ],
+)
+def test_the_command_for_a_client_says_where_to_look(reach: EndpointSettings, options: str) -> None:
+    words = client_command(PEER, SETTINGS, reach)
+    before, after = f"--server-node-id {ENDPOINT_ID}", "--source"
+    assert words.partition(before)[2].partition(after)[0].strip() == options
 
 
 async def test_sighup_applies_settings_read_again() -> None:
@@ -109,7 +173,7 @@ async def test_sighup_applies_settings_read_again() -> None:
         allowed_tcp=(parse_network("10.0.0.0/8"), parse_network("::1")),
         tokens=lambda: (Secret(TOKEN), Secret(OTHER_TOKEN)),
     )
-    await run_server(SETTINGS, endpoint, server, reports.append, lambda: new)
+    await run_server(SETTINGS, REACH, endpoint, server, reports.append, lambda: new)
     assert server.applied == [new]
     text = "settings read again: 2 token(s), TCP 10.0.0.0/8, ::1/128, UDP nothing"
     assert Notice("info", text) in reports
@@ -127,7 +191,7 @@ async def test_settings_that_are_bad_when_read_again_change_nothing() -> None:
     def reread() -> ServerSettings:
         raise ConfigError("s.toml: iroh.auth_tokens: wrong")
 
-    status = await run_server(SETTINGS, endpoint, server, report, reread)
+    status = await run_server(SETTINGS, REACH, endpoint, server, report, reread)
     assert status is ExitStatus.TERMINATED
     assert server.applied == []
     text = "s.toml: iroh.auth_tokens: wrong; the settings in use stay as they are"
@@ -145,7 +209,7 @@ async def test_a_link_that_fails_does_not_end_the_others(
             await super().serve(link)
 
     server = Failing(2, terminate)
-    await run_server(SETTINGS, FakeEndpoint(links=2), server, lambda _: None, unchanged)
+    await run_server(SETTINGS, REACH, FakeEndpoint(links=2), server, lambda _: None, unchanged)
     assert len(server.served) == 2
     assert [record.getMessage() for record in caplog.records] == [
         "internal error in links/d75a980182"
@@ -198,13 +262,13 @@ def test_the_command_for_a_client_asks_for_something_allowed(
     tcp: list[str], udp: list[str], source: str
 ) -> None:
     networks = tuple(map(parse_network, tcp)), tuple(map(parse_network, udp))
-    command = client_command(PEER, ServerSettings(*networks, tokens=tuple))
+    command = client_command(PEER, ServerSettings(*networks, tokens=tuple), PUBLIC)
     assert command.startswith(f"tunnel-rs client --server-node-id {ENDPOINT_ID} {source}")
     assert command.endswith(" --auth-token TOKEN")
 
 
 def test_the_start_tells_how_many_tokens_there_are_and_none_of_them() -> None:
-    report = starting(PEER, SETTINGS)
+    report = starting(PEER, SETTINGS, REACH)
     assert isinstance(report, ServerStarting)
     assert (report.auth_tokens, report.allowed_tcp, report.allowed_udp) == (1, ("127.0.0.0/8",), ())
     assert TOKEN not in repr(report)

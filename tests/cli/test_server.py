@@ -30,6 +30,9 @@ class FakeEndpoint:
         cls.bound.append((settings, accept))
         return cls()
 
+    async def online(self) -> None:
+        pass
+
     async def accept(self) -> Any:
         raise LinkClosedError(0, "done")
 

@@ -39,7 +39,11 @@ both_ways = pytest.mark.parametrize("portable", [False, True], ids=["add_handler
 @both_ways
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, ExitStatus.INTERRUPTED), (signal.SIGTERM, ExitStatus.TERMINATED)],
+    [
+        (signal.SIGINT, ExitStatus.INTERRUPTED),
+        (signal.SIGTERM, ExitStatus.TERMINATED),
+        (signal.SIGHUP, ExitStatus.HUNG_UP),
+    ],
 )
 async def test_a_signal_stops_in_order(
     portable: bool, number: signal.Signals, status: ExitStatus

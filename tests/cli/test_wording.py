@@ -35,6 +35,24 @@ SAMPLES: list[tuple[Report, Level, str, str]] = [
         f'{{"event":"ready","endpoint_id":"{ENDPOINT_ID}","addresses":["127.0.0.1:2222"],',
     ),
     (
+        reports.RelayOnline("https://relay.example/"),
+        Level.INFO,
+        "online at relay https://relay.example/",
+        '{"event":"relay_online","relay":"https://relay.example/"}',
+    ),
+    (
+        reports.RelayLost("https://relay.example/", "no answer"),
+        Level.WARNING,
+        "relay https://relay.example/ is lost: no answer; trying again",
+        '{"event":"relay_lost","relay":"https://relay.example/","reason":"no answer"}',
+    ),
+    (
+        reports.PathChanged("192.0.2.1:5 (LAN)"),
+        Level.INFO,
+        "tunnel goes by 192.0.2.1:5 (LAN) now",
+        '{"event":"path_changed","way":"192.0.2.1:5 (LAN)"}',
+    ),
+    (
         reports.ClientAuthenticated(PEER, "192.0.2.1:5"),
         Level.INFO,
         "client d75a980182 at 192.0.2.1:5: connected",
@@ -112,6 +130,33 @@ SAMPLES: list[tuple[Report, Level, str, str]] = [
         Level.WARNING,
         "request for tcp://10.0.0.1:1 refused: not allowed",
         '"event":"session_refused"',
+    ),
+    (
+        reports.RelayReady(("https://r.example/",), "everyone", HERE, HERE, HERE, None),
+        Level.INFO,
+        "Relay is ready; HTTP (captive portal check only): 127.0.0.1:2222\nHTTPS: 127.0.0.1:2222\n"
+        "QUIC address discovery: 127.0.0.1:2222 (UDP)\nAccess: everyone\n"
+        "Use it with: --relay-url https://r.example/",
+        '"event":"ready","urls":["https://r.example/"],"access":"everyone"',
+    ),
+    (
+        reports.RelayReady(("http://127.0.0.1/",), "everyone", HERE, None, None, HERE),
+        Level.INFO,
+        "Relay is ready; HTTP, without TLS: 127.0.0.1:2222\n"
+        "Metrics: http://127.0.0.1:2222/metrics\nAccess: everyone\n"
+        "Use it with: --relay-url http://127.0.0.1/",
+        '"https":null,"quic":null,"metrics":"127.0.0.1:2222"',
+    ),
+    (
+        reports.DiscoveryReady(
+            ("http://d.example/pkarr",), ("d.example.",), HERE, HERE, HERE, HERE, None
+        ),
+        Level.INFO,
+        "Discovery server is ready\nHTTP: 127.0.0.1:2222\nHTTPS: 127.0.0.1:2222\n"
+        "DNS: 127.0.0.1:2222 (UDP and TCP), d.example.\nMetrics: http://127.0.0.1:2222/metrics\n"
+        "Records: in memory, gone when this ends\n"
+        "Use it with: --dns-server http://d.example/pkarr",
+        '"origins":["d.example."]',
     ),
     (reports.Notice("debug", "x"), Level.DEBUG, "x", '"level":"debug"'),
     (reports.Notice("info", "x"), Level.INFO, "x", '"event":"notice"'),

@@ -101,6 +101,15 @@ def test_the_transport_is_built_from_the_file(tmp_path: Path) -> None:
     assert (transport.idle_timeout, transport.keep_alive) == (30, 10)
 
 
+def test_the_shortcuts_of_the_transport_can_be_taken_away(tmp_path: Path) -> None:
+    table = "[iroh.transport]\nfast_path = false\noffload = false\n"
+    file = ConfigFile.read(write(tmp_path / "c", CLIENT_FILE + table))
+    transport = build_client(collect(Role.CLIENT, {}, {}, file)).endpoint.transport
+    assert not transport.fast_path and not transport.offload
+    untouched = client(CLIENT).endpoint.transport
+    assert untouched.fast_path and untouched.offload
+
+
 def test_the_send_window_may_differ_from_the_receive_window(tmp_path: Path) -> None:
     table = "[iroh.transport]\nsend_window = 4096\n"
     file = ConfigFile.read(write(tmp_path / "c", CLIENT_FILE + table))

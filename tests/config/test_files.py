@@ -75,10 +75,6 @@ def test_every_key_is_found_under_its_path(tmp_path: Path) -> None:
             "iroh.target: only for a client, this is a server file; remove it",
         ),
         (
-            SERVER_HEAD + '[iroh]\nrelay_urls = ["https://relay.example/"]\n',
-            "iroh.relay_urls: relays are not available in this version; leave it out",
-        ),
-        (
             SERVER_HEAD + "[iroh]\nrelay_only = true\n",
             "iroh.relay_only: not accepted in a file; it is an option of the command line only",
         ),

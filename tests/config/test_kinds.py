@@ -9,6 +9,7 @@ from tests.support.samples import BAD_TOKEN, ENDPOINT_ID, SECRET_KEY, TOKEN
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import Kind, ListenAddress, pair
 from tunnel_rs.forward.settings import Tunnel
+from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.transport_settings import CongestionController
 from tunnel_rs.values import HostPort, Protocol, Secret, SocketAddr, SourceUrl
 
@@ -117,10 +118,19 @@ def test_a_wrong_value_in_a_file_says_what_is_expected(
             "'cubik' is not one of cubic, newreno (did you mean 'cubic'?)",
         ),
         (
-            kinds.NO_DISCOVERY,
-            "https://dns.example/pkarr",
-            "internet discovery is not available in this version; "
-            "use 'none' (LAN discovery and known addresses stay on)",
+            kinds.DNS_SERVER,
+            "https://dns.example/",
+            "'https://dns.example/' has no path; most servers want https://dns.example/pkarr",
+        ),
+        (
+            kinds.RELAYS,
+            "https://relay.example/?key=hush",
+            "'https://relay.example/': the only parameter a relay URL may have is one token=",
+        ),
+        (
+            kinds.RELAY_TOKEN,
+            "two words",
+            "an access token has only visible ASCII characters",
         ),
         (
             kinds.TUNNELS,
@@ -178,7 +188,14 @@ def test_values_are_read_from_texts_and_from_toml() -> None:
     assert len(kinds.SECRET_KEY.from_texts([SECRET_KEY]).reveal()) == 32
     assert kinds.SOURCES.from_toml("udp://h:5") == (SourceUrl(Protocol.UDP, HostPort("h", 5)),)
     assert kinds.BIND_ADDRESS.from_texts(["[::]:0"]) == SocketAddr("::", 0)
-    assert kinds.NO_DISCOVERY.from_toml("none") is None
+    assert kinds.DNS_SERVER.from_toml("none") == "none"
+    assert kinds.DNS_SERVER.from_texts(["http://[::1]:80/pkarr/"]) == "http://[::1]:80/pkarr"
+    assert kinds.RELAYS.from_texts(["none"]) == (None,)
+    assert kinds.RELAYS.from_toml(["https://Relay.Example?token=t"]) == (
+        RelayUrl("https://relay.example/", Secret("t")),
+    )
+    assert kinds.RELAY_TOKEN.from_toml("hush") == Secret("hush")
+    assert kinds.FORCED.from_texts(["0"]) is True
 
 
 def test_both_spellings_of_newreno_are_read() -> None:

@@ -32,5 +32,5 @@ def test_options_that_exclude_each_other_do_so_everywhere_unless_said_otherwise(
     assert not Exclusion(PLAIN, FULL).together_on_command_line
 
 
-def test_a_refused_name_is_a_key_or_a_flag_or_both() -> None:
-    assert (Refused("why", key="k").flag, Refused("why", flag="--f").key) == (None, None)
+def test_a_refused_key_comes_with_the_reason() -> None:
+    assert (Refused("why", key="k").key, Refused("why", key="k").reason) == ("k", "why")

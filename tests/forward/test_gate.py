@@ -14,7 +14,9 @@ from tunnel_rs.forward.gate import source_of
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.messages import AuthRequest, AuthResponse, SourceRequest, encode
 from tunnel_rs.reports import ClientAuthenticated, ClientGone, ClientRefused
-from tunnel_rs.values import Secret
+from tunnel_rs.values import EndpointId, Secret
+
+PEER = EndpointId(bytes([7]) * 32)
 
 
 async def closed(peer: Peer) -> LinkClosedError:
@@ -201,8 +203,8 @@ async def test_no_report_and_no_log_line_holds_a_token(caplog: pytest.LogCapture
         ("192.0.2.9:4242", ("192.0.2.9", "192.0.2.9")),
         ("[::ffff:192.0.2.9]:4242", ("192.0.2.9", "192.0.2.9")),
         ("[2001:db8::1:2:3:4]:1", ("2001:db8::1:2:3:4", "2001:db8::/64")),
-        ("https://relay.example/", ("https://relay.example/", "https://relay.example/")),
+        ("https://relay.example/", (str(PEER), str(PEER))),
     ],
 )
 def test_the_source_of_a_link(address: str, source: tuple[str, str]) -> None:
-    assert source_of(address) == source
+    assert source_of(address, PEER) == source

@@ -10,6 +10,7 @@ from tests.support.forwarding import OTHER_TOKEN, TOKEN, ServerBench, server_ben
 from tests.support.memory_link import SERVER_ID, MemoryLink, Sizes, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import TcpTarget, until
+from tests.support.virtual_time import virtual_time
 
 from tunnel_rs.errors import (
     AuthRefusedError,
@@ -83,6 +84,7 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await real(0)
 
     monkeypatch.setattr(uplink_module.asyncio, "sleep", noted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Uplink, "_pause", lambda _, delay: noted(delay))
     return delays
 
 
@@ -202,6 +204,32 @@ async def test_failing_attempts_wait_longer_and_longer_up_to_a_minute(
     assert fast_retries[-1] <= 60
     assert bench.lost[0].reason == "not found"
     assert bench.lost[-1].reason == "cannot connect: unreachable"
+
+
+@virtual_time
+async def test_when_something_has_changed_the_next_attempt_is_not_waited_for() -> None:
+    async with server_bench() as server:
+        bench = Bench(server)
+        bench.failures = [PeerNotFoundError("not found")] * 8
+        async with bench.running():
+            await asyncio.sleep(40)
+            attempts = bench.attempts
+            assert attempts == 6  # after 0, 1, 3, 7, 15 and 31 seconds
+            bench.uplink.retry_now()
+            await asyncio.sleep(1)
+            assert bench.attempts == attempts + 1
+
+
+@virtual_time
+async def test_what_changes_all_the_time_does_not_make_us_dial_all_the_time() -> None:
+    async with server_bench() as server:
+        bench = Bench(server)
+        bench.failures = [PeerNotFoundError("not found")] * 1000
+        async with bench.running():
+            for _ in range(100):
+                bench.uplink.retry_now()
+                await asyncio.sleep(0.1)
+            assert bench.attempts <= 10 / uplink_module.RETRY_AT_LEAST + 1
 
 
 @pytest.mark.parametrize("error", [WrongPeerError("somebody else"), AuthRefusedError("no")])
@@ -324,7 +352,8 @@ async def test_a_request_cut_off_by_a_loss_is_made_again_on_the_next_link(
 async def test_a_server_that_misbehaves_on_a_request_fails_that_request_only(
     monkeypatch: pytest.MonkeyPatch, play: Callable[[Any], None], words: str
 ) -> None:
-    monkeypatch.setattr(uplink_module, "ANSWER_TIMEOUT", 0.02)
+    silent = words.startswith("did not answer")
+    monkeypatch.setattr(uplink_module, "ANSWER_TIMEOUT", 0.02 if silent else 10)
     client, server = link_pair()
     uplink = Uplink(ClientSettings(auth_token=TOKEN), lambda: None, lambda _: None)  # type: ignore[arg-type, return-value]
     uplink._link = client

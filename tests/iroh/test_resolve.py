@@ -57,7 +57,9 @@ async def failure(script: Script, *, timeout: float = 0.05) -> str:
 
 
 async def test_a_record_in_the_dns_is_found_with_one_question() -> None:
-    found, queries = await asked(lambda query, _: txt_answer(query, RELAY, b"addr=10.0.0.1:7"))
+    found, queries = await asked(
+        lambda query, _: txt_answer(query, RELAY, b"addr=10.0.0.1:7"), timeout=5, delays=(0.0, 5.0)
+    )
     assert found == [EndpointRecord(("https://relay.example/",), (SocketAddr("10.0.0.1", 7),))]
     assert len(queries) == 1
     assert queries[0].type == RecordType.TXT
@@ -232,3 +234,13 @@ async def test_the_settings_choose_the_resolver() -> None:
     async with PkarrClient("https://x/pkarr") as client:
         own = make_resolver(DiscoverySettings(resolve_url="https://x/pkarr"), client)
         assert isinstance(own, PkarrResolver)
+
+
+@pytest.mark.parametrize(("servers", "seconds"), [(1, 3.0), (2, 1.5), (3, 1.0), (9, 1.0)])
+async def test_each_server_has_its_share_of_the_time_and_a_second_at_least(
+    servers: int, seconds: float
+) -> None:
+    """A lone server that takes two seconds to answer is waited for."""
+    nameservers = [SocketAddr("127.0.0.1", 5300 + number) for number in range(servers)]
+    resolver = DnsResolver("dns.example", nameservers=nameservers)
+    assert await resolver._server_timeout() == seconds

@@ -8,7 +8,7 @@ import pytest
 from tests.support.relay_network import Inbox, relay_server, until, url_of
 from tests.support.relay_peers import identity
 
-from tunnel_rs.net import home_relay
+from tunnel_rs.net import home_relay, relay_probe
 from tunnel_rs.net.home_relay import HomeRelay
 from tunnel_rs.net.relay_face import RelayFace
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -112,3 +112,35 @@ async def test_without_relays_there_is_no_home() -> None:
     async with at_home() as (home, told):
         home.network_changed()
         assert home.url is None and told.empty()
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what comes, and say nothing."""
+    await reader.read()
+    writer.close()
+
+
+async def test_a_relay_that_says_nothing_does_not_hold_up_the_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(home_relay, "STRAGGLER_TIME", 0.05)
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener, relay_server() as server:
+        mute = RelayUrl.parse(f"http://127.0.0.1:{port}")
+        began = asyncio.get_running_loop().time()
+        async with at_home(mute, url_of(server)) as (_, told):
+            assert await told.get() == url_of(server).text
+        assert asyncio.get_running_loop().time() - began < relay_probe.PROBE_TIMEOUT
+
+
+async def test_relays_that_cannot_be_measured_are_connected_to_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def unanswered(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(home_relay, "measure", unanswered)
+    async with relay_server() as one, relay_server() as two:
+        async with at_home(url_of(one), url_of(two)) as (_, told):
+            assert await told.get() == url_of(one).text

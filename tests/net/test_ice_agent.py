@@ -4,8 +4,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from tests.support.ice_scene import Reports
+from tests.support.ice_stun_server import mapped, silent, stun_server
 from tests.support.original import OriginalIce
-from tests.support.stun_server import mapped, silent, stun_server
 
 from tunnel_rs.errors import LocalError, UnreachableError
 from tunnel_rs.net.ice_agent import IceAgent

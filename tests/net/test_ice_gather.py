@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 from tests.support.ice_scene import Reports
-from tests.support.stun_server import mapped, silent, stun_server
+from tests.support.ice_stun_server import mapped, silent, stun_server
 
 from tunnel_rs.errors import LocalError, TargetError
 from tunnel_rs.net.ice_connection import IceConnection

@@ -300,3 +300,26 @@ async def test_closing_leaves_no_task_behind() -> None:
             await client.close()
             names = [task.get_name() for task in asyncio.all_tasks()]
             assert not [name for name in names if name.startswith("relay http")]
+
+
+async def test_draining_waits_until_the_relay_has_what_was_queued() -> None:
+    async with relay_server() as server, relay_client(url_of(server), 1) as (alice, _):
+        await alice.drain()  # nothing is connected, so that there is nothing to wait for
+        assert alice.problem == "not connected yet"
+        await alice.wait_up()
+        assert alice.problem == ""
+        async with relay_client(url_of(server), 2) as (bob, mail):
+            await bob.wait_up()
+            for number in range(10):
+                assert alice.send(identity(2).endpoint_id, 0, memoryview(bytes([number])))
+            await alice.drain()
+            await alice.close()
+            assert [(await mail.next())[0] for _ in range(10)] == [bytes([n]) for n in range(10)]
+
+
+async def test_why_a_relay_cannot_be_used_is_known() -> None:
+    states = States()
+    nobody = RelayUrl.parse("http://127.0.0.1:9/")
+    async with relay_client(nobody, 1, states=states) as (alice, _):
+        await states.wait_for(is_down)
+        assert "refused" in alice.problem.lower()

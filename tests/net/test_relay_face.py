@@ -93,7 +93,7 @@ async def test_the_number_of_relays_is_bounded(monkeypatch: pytest.MonkeyPatch) 
 async def test_an_idle_relay_is_left_and_the_home_is_not() -> None:
     states = States()
     async with relay_server() as home, relay_server() as other:
-        async with face(1, idle_limit=0.05, on_state=states) as (alice, _):
+        async with face(1, idle_limit=0.5, on_state=states) as (alice, _):
             alice.keep(url_of(home).text)
             await alice.wait_connected(url_of(home).text)
             await alice.wait_connected(url_of(other).text)

@@ -182,7 +182,7 @@ async def test_a_machine_without_the_address_family_gives_a_local_error(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr(udp.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(LocalError, match="Address family not supported"):
         UdpSocket.bind(LOOPBACK_V6)
 
@@ -282,7 +282,7 @@ async def test_a_datagram_from_port_zero_is_dropped(
         (4, 4, ("127.0.0.1", 9)),
     ]
 
-    def read() -> tuple[int, int, SockAddr]:
+    def read(_: memoryview) -> tuple[int, int, SockAddr]:
         if not answers:
             raise BlockingIOError
         return answers.pop(0)
@@ -534,7 +534,7 @@ async def test_a_socket_bound_to_one_address_has_nothing_to_mirror(open_socket: 
 async def test_without_offload_from_the_kernel_everything_still_works(
     open_socket: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(udp.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     one, _ = open_socket(mirror=True)
     other, sink = open_socket(SocketAddr("0.0.0.0", 0), mirror=True)
     assert not (one.segmentation or one.coalescing or other.mirroring)

@@ -1,4 +1,4 @@
-"""`tunnel-rs-ice` through NATs. The whole matrix is printed by `make nat-matrix`."""
+"""`tunnel-rs-ice` through NATs. The whole matrix is printed by `make natmatrix`."""
 
 from collections.abc import Iterator
 

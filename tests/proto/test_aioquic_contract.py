@@ -17,6 +17,7 @@ ENGINE = (
     "fast_engine",
     "mtu_discovery",
     "packet_protection",
+    "path_moves",
     "quic_packets",
     "raw_keys",
     "recovery",

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tunnel_rs.proto.certificates import (
@@ -123,6 +124,13 @@ def test_a_fingerprint_is_64_hex_digits_of_either_case() -> None:
     assert fingerprint_of(b"") == parse_fingerprint(
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     )
+
+
+def test_a_signature_is_by_the_certificate_s_key() -> None:
+    signature = CertificateCredentials(SERVER).sign(b"x")
+    key = SERVER.certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(signature, b"x", ec.ECDSA(hashes.SHA256()))
 
 
 def test_the_reset_key_is_secret_and_stays_the_same() -> None:

@@ -1,4 +1,4 @@
-"""Which datagram sizes are probed, and what is made of the answers."""
+"""Probing for the largest datagram (RFC 8899)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,67 +6,84 @@ from hypothesis import strategies as st
 from tunnel_rs.proto.mtu_discovery import MIN_SIZE, MtuDiscovery
 
 
-def _search(path: int, upper: int) -> tuple[MtuDiscovery, list[int]]:
-    """Probe a path that carries at most `path` bytes until nothing is left to try."""
-    discovery, probes = MtuDiscovery(upper), []
-    while (probe := discovery.next_probe(now=0.0)) is not None:
-        probes.append(probe)
-        if probe <= path:
-            discovery.acknowledged(probe)
+def search(discovery: MtuDiscovery, carries: int, now: float = 0.0) -> list[int]:
+    """Probe on a path that carries `carries` bytes; the sizes tried."""
+    tried = []
+    while (size := discovery.next_probe(now)) is not None:
+        tried.append(size)
+        assert discovery.next_probe(now) is None, "one probe at a time"
+        if size <= carries:
+            discovery.acknowledged(size)
         else:
-            discovery.lost(probe)
-    return discovery, probes
+            discovery.lost(size)
+        assert len(tried) < 100
+    return tried
 
 
-def test_a_path_that_carries_everything_takes_one_probe() -> None:
-    discovery, probes = _search(path=9000, upper=1452)
-    assert (discovery.size, probes) == (1452, [1452])
+def test_the_largest_is_tried_first() -> None:
+    discovery = MtuDiscovery(1452)
+    assert search(discovery, 1500) == [1452]
+    assert discovery.size == 1452
 
 
 def test_a_size_is_given_up_after_three_losses() -> None:
-    _, probes = _search(path=1200, upper=1452)
-    assert probes[:3] == [1452, 1452, 1452]
-    assert probes[3] < 1452
+    discovery = MtuDiscovery(1452)
+    assert search(discovery, MIN_SIZE)[:3] == [1452] * 3
+    assert discovery.size == MIN_SIZE
 
 
-@given(st.integers(MIN_SIZE, 20_000), st.integers(MIN_SIZE, 20_000))
-def test_the_search_ends_close_below_what_the_path_carries(path: int, upper: int) -> None:
-    discovery, probes = _search(path, upper)
-    assert discovery.size <= min(path, upper)
-    assert min(path, upper) - discovery.size < 40
-    assert len(probes) < 60
+@given(upper=st.integers(0, 65_527), carries=st.integers(MIN_SIZE, 65_527))
+def test_what_is_found_passes_and_is_near_the_most_that_does(upper: int, carries: int) -> None:
+    discovery = MtuDiscovery(upper)
+    tried = search(discovery, carries)
+    best = max(MIN_SIZE, min(upper, carries))
+    assert best - 41 <= discovery.size <= best
+    assert all(MIN_SIZE < size <= upper for size in tried)
 
 
-def test_one_probe_is_under_way_at_a_time() -> None:
+def test_nothing_is_probed_where_only_the_minimum_is_worth_it() -> None:
+    for upper in (0, 1000, MIN_SIZE):
+        discovery = MtuDiscovery(upper)
+        assert discovery.next_probe(0.0) is None and discovery.size == MIN_SIZE
+
+
+def test_what_failed_is_tried_again_after_ten_minutes() -> None:
+    discovery = MtuDiscovery(1452)
+    search(discovery, 1300, now=100.0)
+    found = discovery.size
+    assert discovery.next_probe(699.0) is None
+    assert search(discovery, 1452, now=701.0) == [1452]
+    assert found < discovery.size == 1452
+
+
+def test_what_is_found_is_not_searched_again() -> None:
+    discovery = MtuDiscovery(1452)
+    search(discovery, 1452)
+    assert discovery.next_probe(1e6) is None
+
+
+def test_three_timeouts_in_a_row_take_the_size_back() -> None:
+    discovery = MtuDiscovery(1452)
+    search(discovery, 1452)
+    assert not discovery.timed_out(2, 10.0)
+    assert discovery.timed_out(3, 10.0) and discovery.size == MIN_SIZE
+    assert not discovery.timed_out(4, 11.0)
+    assert discovery.next_probe(600.0) is None
+    assert search(discovery, 1452, now=611.0) and discovery.size == 1452
+
+
+def test_news_of_probes_that_are_no_longer_asked_for_are_harmless() -> None:
     discovery = MtuDiscovery(1452)
     assert discovery.next_probe(0.0) == 1452
-    assert discovery.next_probe(0.0) is None
-
-
-def test_nothing_is_probed_where_the_least_is_all_there_is() -> None:
-    assert MtuDiscovery().next_probe(0.0) is None
-
-
-def test_a_path_that_carried_less_is_tried_again_ten_minutes_later() -> None:
-    discovery, _ = _search(path=1300, upper=1452)
-    assert discovery.next_probe(599.0) is None
-    assert discovery.next_probe(601.0) == 1452
-
-
-def test_a_black_hole_takes_the_size_back() -> None:
-    discovery, _ = _search(path=9000, upper=1452)
-    assert not discovery.timed_out(2, now=5.0)
-    assert discovery.size == 1452
-    assert discovery.timed_out(3, now=5.0)
-    assert discovery.size == MIN_SIZE
-    assert not discovery.timed_out(4, now=6.0)
-    assert discovery.next_probe(10.0) is None
-    assert discovery.next_probe(606.0) == 1452
-
-
-def test_late_answers_for_other_sizes_change_nothing() -> None:
-    discovery = MtuDiscovery(1452)
-    discovery.next_probe(0.0)
     discovery.lost(1300)
-    assert not discovery.acknowledged(1200)
+    assert not discovery.acknowledged(1100)
+    assert discovery.next_probe(0.0) is None
+    assert discovery.acknowledged(1452) and not discovery.acknowledged(1452)
+
+
+def test_another_path_is_searched_anew() -> None:
+    discovery = MtuDiscovery(1452)
+    search(discovery, 1452)
+    discovery.restart(9000)
     assert discovery.size == MIN_SIZE
+    assert search(discovery, 9000) == [9000]

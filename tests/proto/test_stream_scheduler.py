@@ -1,9 +1,12 @@
 """Streams: order, endings, windows, limits, and that nothing of them stays behind."""
 
+import random
+
 import pytest
 from aioquic.quic.events import StopSendingReceived, StreamDataReceived, StreamReset
 from tests.proto.conftest import MakeNetwork
 from tests.support.engines import (
+    PAIRS,
     SERVER,
     Network,
     Peer,
@@ -272,7 +275,7 @@ def test_thousands_of_reset_streams_cost_no_credit(make_network: MakeNetwork) ->
     network = make_network(seed=2)
     client, server = network.connect()
     network.up.loss = 0.02
-    for turn in range(1500):
+    for turn in range(1000):
         stream = client.engine.open_stream()
         if stream is None:
             network.run(5, lambda: client.engine._remote_max_streams_bidi * 4 > 0)
@@ -481,7 +484,7 @@ def test_thousands_of_short_streams_leave_nothing_behind(make_network: MakeNetwo
 
     def turn() -> bool:
         nonlocal done
-        while done < 3000 and (stream := client.engine.open_stream()) is not None:
+        while done < 1500 and (stream := client.engine.open_stream()) is not None:
             client.engine.write(stream, b"request %d" % stream, True)
             open_now.add(stream)
             done += 1
@@ -491,10 +494,10 @@ def test_thousands_of_short_streams_leave_nothing_behind(make_network: MakeNetwo
         for stream in list(open_now & client.ended):
             assert client.received.pop(stream) == b"request %d" % stream
             open_now.discard(stream)
-        return done >= 3000 and not open_now
+        return done >= 1500 and not open_now
 
     network.run(600, turn)
-    assert done == 3000 and not open_now
+    assert done == 1500 and not open_now
     network.up.loss = network.down.loss = 0.0
     network.run(5)
     assert_empty(client, server)
@@ -521,3 +524,129 @@ def test_a_stream_event_is_told_for_each_piece(network: Network) -> None:
     assert server.event(StreamDataReceived) == [
         StreamDataReceived(data=b"piece", end_stream=True, stream_id=stream)
     ]
+
+
+# Everything at once
+
+
+class Conversation:
+    """Random streams in which each side writes, ends, resets, stops, and consumes late; what must
+    hold whatever they do."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        client_kind, server_kind = list(PAIRS.values())[seed % len(PAIRS)]
+        small = TransportSettings(
+            receive_window=self.random.choice([2_000, 30_000, 8_388_608]),
+            max_streams=self.random.choice([2, 16]),
+        )
+        self.network = Network(
+            small,
+            small,
+            make_engine=client_kind,
+            make_server=server_kind,
+            seed=seed,
+            offload=self.random.random() < 0.5,
+        )
+        client, server = self.network.connect()
+        self.peers = (client, server)
+        if self.random.random() < 0.7:
+            server.engine.open_window()
+        for wire in (self.network.up, self.network.down):
+            wire.loss = self.random.choice([0.0, 0.02, 0.2])
+            wire.jitter = self.random.choice([0.0, 0.01])
+            wire.duplicates = self.random.choice([0.0, 0.05])
+        self.written: dict[tuple[int, int], bytearray] = {}
+        self.finished: set[tuple[int, int]] = set()
+        self.aborted: set[tuple[int, int]] = set()
+        self.unconsumed: dict[tuple[int, int], int] = {}
+        self.seen: dict[tuple[int, int], int] = {}
+        for peer in self.peers:
+            peer.consume = False
+
+    def streams(self) -> list[int]:
+        return [i for i in range(0, self.peers[0].engine._local_next_stream_id_bidi, 4)]
+
+    def act(self) -> None:
+        who = self.random.randrange(2)
+        peer = self.peers[who]
+        if who == 0 and self.random.random() < 0.2:
+            peer.engine.open_stream()
+        known = [i for i in self.streams() if peer.engine.has_stream(i)]
+        if not known:
+            return
+        stream = self.random.choice(known)
+        key = (who, stream)
+        what = self.random.random()
+        if what < 0.5 and key not in self.finished | self.aborted:
+            data = payload(self.random.choice([1, 100, 1170, 5_000, 20_000]), stream)
+            self.written.setdefault(key, bytearray()).extend(data)
+            fin = self.random.random() < 0.3
+            peer.engine.write(stream, data, fin)
+            if fin:
+                self.finished.add(key)
+        elif what < 0.6 and key not in self.finished | self.aborted:
+            peer.engine.write(stream, b"", True)
+            self.finished.add(key)
+        elif what < 0.65:
+            peer.engine.reset(stream, 9)
+            self.aborted.add(key)
+        elif what < 0.7:
+            peer.engine.stop(stream, 8)
+            self.aborted.add((1 - who, stream))
+        elif what < 0.72:
+            peer.engine.request_key_update()
+
+    def consume(self, share: float) -> None:
+        for who, peer in enumerate(self.peers):
+            for stream, data in peer.received.items():
+                done = self.seen.get((who, stream), 0)
+                n = int((len(data) - done) * share)
+                if n:
+                    peer.engine.consumed(stream, n)
+                    self.seen[who, stream] = done + n
+
+    def check(self) -> None:
+        for who, peer in enumerate(self.peers):
+            engine = peer.engine
+            assert not engine.is_closing, engine.ending
+            assert engine.total_unsent == sum(engine.unsent(i) for i in engine._streams) >= 0
+            for stream, data in peer.received.items():
+                assert self.written.get((1 - who, stream), b"").startswith(data)
+
+    def wind_up(self) -> None:
+        for wire in (self.network.up, self.network.down):
+            wire.loss = 0.0
+        for _ in range(400):
+            self.consume(1.0)
+            for who, peer in enumerate(self.peers):
+                for stream in list(peer.engine._streams):
+                    if (who, stream) not in self.finished | self.aborted:
+                        peer.engine.write(stream, b"", True)
+                        self.finished.add((who, stream))
+            self.network.run(0.5)
+            if not any(peer.engine._streams for peer in self.peers):
+                break
+        self.consume(1.0)
+        self.network.run(2)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_streams_do_every_byte_and_every_credit_is_accounted_for(seed: int) -> None:
+    talk = Conversation(seed)
+    for _ in range(150):
+        for _ in range(talk.random.randrange(4)):
+            talk.act()
+        if talk.random.random() < 0.5:
+            talk.consume(talk.random.choice([0.3, 1.0]))
+        talk.network.run(talk.random.choice([0.0001, 0.002, 0.05]))
+        talk.check()
+    talk.wind_up()
+    talk.check()
+    assert_empty(*talk.peers)
+    for who, peer in enumerate(talk.peers):
+        for stream in talk.streams():
+            sent = (1 - who, stream)
+            if sent in talk.finished and sent not in talk.aborted:
+                assert peer.received.get(stream, b"") == talk.written.get(sent, b"")
+                assert stream in peer.ended

@@ -1,7 +1,7 @@
-"""Variable-length integers (RFC 9000 section 16, examples of appendix A.1)."""
+"""Variable-length integers: RFC 9000 section 16 and appendix A.1."""
 
 import pytest
-from aioquic.buffer import Buffer
+from aioquic._buffer import Buffer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,16 +19,20 @@ from tunnel_rs.proto import varint
         (varint.MAX, "ff" * 8),
     ],
 )
-def test_values_have_their_shortest_form(value: int, encoded: str) -> None:
+def test_the_examples_of_the_rfc(value: int, encoded: str) -> None:
     assert varint.encode(value).hex() == encoded
 
 
-@given(st.integers(0, varint.MAX))
-def test_what_is_encoded_reads_back(value: int) -> None:
-    assert Buffer(data=varint.encode(value)).pull_uint_var() == value
+@given(st.integers(0, varint.MAX) | st.integers(0, 70_000))
+def test_aioquic_reads_what_is_written(value: int) -> None:
+    encoded = varint.encode(value)
+    assert Buffer(data=encoded).pull_uint_var() == value
+    writer = Buffer(capacity=8)
+    writer.push_uint_var(value)
+    assert encoded == writer.data
 
 
 @pytest.mark.parametrize("value", [-1, varint.MAX + 1])
-def test_values_outside_the_range_are_refused(value: int) -> None:
-    with pytest.raises(ValueError, match="negative|large"):
+def test_what_does_not_fit_is_refused(value: int) -> None:
+    with pytest.raises(ValueError):
         varint.encode(value)

@@ -81,7 +81,7 @@ async def test_a_connection_that_asks_nothing_whole_ends_at_the_deadline(start: 
 
 async def test_a_port_in_use_is_told_in_one_line() -> None:
     listener = await started(ConnectionLimits(5))
-    with pytest.raises(LocalError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already"):
+    with pytest.raises(LocalError, match=r"cannot listen on 127\.0\.0\.1:\d+: another program"):
         await started(ConnectionLimits(5), address=listener.bound)
     await listener.close()
 

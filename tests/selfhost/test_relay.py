@@ -3,10 +3,12 @@
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.net.test_qad import discovery
 from tests.support.relay_network import (
     LOOPBACK,
     SETTINGS,
@@ -21,13 +23,20 @@ from tests.support.relay_network import (
 from tests.support.relay_peers import identity, write_certificate
 
 from tunnel_rs.errors import ConfigError, LocalError
+from tunnel_rs.net.qad import system_trust
 from tunnel_rs.net.relay import RelayDown
 from tunnel_rs.net.relay_websocket import RelayClientSettings
 from tunnel_rs.proto.relay_access import AllowList
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.reports import Notice, Report
 from tunnel_rs.selfhost.relay import RelayServer
-from tunnel_rs.selfhost.relay_settings import RelayLimits, RelayServerSettings, RelayTls
+from tunnel_rs.selfhost.relay_settings import (
+    RelayLimits,
+    RelayQuic,
+    RelayServerSettings,
+    RelayTls,
+)
+from tunnel_rs.values import SocketAddr
 
 ALICE = identity(1).endpoint_id
 
@@ -193,3 +202,103 @@ async def test_closing_ends_every_connection_and_leaves_no_socket_behind() -> No
         down = await states.wait_for(lambda s: isinstance(s, RelayDown))
         assert isinstance(down, RelayDown) and down.was_up
     await until(lambda: open_sockets() <= before)
+
+
+async def test_settings_are_applied_while_it_runs() -> None:
+    bob = identity(2).endpoint_id
+    async with relay_server(access=AllowList(frozenset([ALICE]))) as server:
+        states = States()
+        async with relay_client(url_of(server), 1, states=states) as (alice, _):
+            await alice.wait_up()
+            limits = RelayLimits(queue_packets=7, max_connections=5)
+            changed = replace(SETTINGS, access=AllowList(frozenset([bob])), limits=limits)
+            assert await server.apply(changed) == ("limits.max_connections",)
+            down = await states.wait_for(lambda s: isinstance(s, RelayDown) and s.was_up)
+            assert isinstance(down, RelayDown)
+        async with relay_client(url_of(server), 2) as (client, _):
+            await client.wait_up()
+            assert [session._limits.queue_packets for session in server._roster] == [7]
+
+
+async def test_what_cannot_be_changed_while_it_runs_is_named(tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path)
+    tls, quic = RelayTls(*certificate, LOOPBACK), RelayQuic(*certificate, LOOPBACK)
+    elsewhere = SocketAddr("127.0.0.1", 1)
+    async with relay_server(tls=tls, quic=quic) as server:
+        same = replace(SETTINGS, tls=tls, quic=quic)
+        assert await server.apply(same) == ()
+        moved = replace(
+            same,
+            http_bind_addr=elsewhere,
+            tls=replace(tls, https_bind_addr=elsewhere),
+            quic=replace(quic, bind_addr=elsewhere),
+        )
+        wanted = ("http_bind_addr", "tls.https_bind_addr", "tls.quic_bind_addr")
+        assert await server.apply(moved) == wanted
+        # Named again as long as it is not restarted.
+        assert await server.apply(moved) == wanted
+        plain = replace(SETTINGS, enable_relay=False)
+        assert await server.apply(plain) == ("enable_relay", "tls", "enable_quic_addr_discovery")
+
+
+async def test_settings_that_cannot_be_used_change_nothing(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    tls = RelayTls(certificate, key, LOOPBACK)
+    async with relay_server(tls=tls, access=AllowList(frozenset([ALICE]))) as server:
+        broken = replace(tls, manual_key_path=tmp_path / "missing")
+        with pytest.raises(ConfigError, match="No such file"):
+            await server.apply(replace(SETTINGS, tls=broken))
+        url = RelayUrl.parse(f"https://localhost:{server.addresses.https.port}")  # type: ignore[union-attr]
+        settings = RelayClientSettings(ca_file=certificate)
+        async with relay_client(url, 1, settings) as (alice, _):
+            await alice.wait_up()
+        states = States()
+        async with relay_client(url, 2, settings, states):
+            down = await states.wait_for(lambda state: isinstance(state, RelayDown))
+            assert isinstance(down, RelayDown) and "not authorized" in down.reason
+
+
+async def test_address_discovery_is_served_and_counted(tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path)
+    async with relay_server(quic=RelayQuic(*certificate, LOOPBACK)) as server:
+        assert server.addresses.quic is not None
+        async with discovery() as (asking, sock):
+            trust = system_trust(certificate[0])
+            session = asking.dial(server.addresses.quic, "localhost", trust)
+            assert await session.observed() == sock.address
+            assert server.metrics.qad_accepts == 1
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(f"http://{server.addresses.metrics}/metrics") as answer,
+            ):
+                assert "relayserver_qad_connections 1\n" in await answer.text()
+
+
+async def test_a_certificate_is_read_again_unasked(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    reports: list[Report] = []
+    tls = RelayTls(certificate, key, LOOPBACK, reload_interval=0.01)
+    quic = RelayQuic(certificate, key, LOOPBACK)
+    server = RelayServer(replace(SETTINGS, tls=tls, quic=quic), reports.append)
+    await server.start()
+    try:
+        first = server._quic_listener.identity  # type: ignore[union-attr]
+        write_certificate(tmp_path)
+        await until(lambda: server._quic_listener.identity.certificate != first.certificate)  # type: ignore[union-attr]
+        certificate.unlink()
+        await until(lambda: reports)
+        assert isinstance(reports[0], Notice) and "the certificate in use stays" in reports[0].text
+    finally:
+        await server.close()
+
+
+async def test_its_urls_are_what_users_type(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    async with relay_server() as server:
+        assert server.urls == (f"http://{server.addresses.http}/",)
+    async with relay_server(tls=RelayTls(certificate, key, LOOPBACK)) as server:
+        assert server.addresses.https is not None
+        assert server.urls == (f"https://localhost:{server.addresses.https.port}/",)
+    named = RelayTls(certificate, key, LOOPBACK, hostname=("relay.example",))
+    async with relay_server(tls=named) as server:
+        assert server.urls[0].startswith("https://relay.example:")

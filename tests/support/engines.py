@@ -96,6 +96,8 @@ class Network:
         self.spy: Callable[[str, bytes], bytes | None] = lambda to, datagram: datagram
         """Sees each datagram as it arrives, and may replace or drop it."""
         self.offload = offload
+        self.mtu = 65_527
+        """Larger datagrams do not pass."""
         self._queue: list[tuple[float, int, str, bytes, Hashable]] = []
         self._count = 0
         self._make_server = make_server or make_engine
@@ -124,7 +126,7 @@ class Network:
                 self._carry(wire, to, data[start : start + segment_size])
 
     def _carry(self, wire: Wire, to: str, datagram: bytes) -> None:
-        if wire.cut or self.random.random() < wire.loss:
+        if wire.cut or len(datagram) > self.mtu or self.random.random() < wire.loss:
             return
         origin = self.client_address if to == SERVER else SERVER
         for _ in range(2 if self.random.random() < wire.duplicates else 1):

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
@@ -45,6 +45,9 @@ async def bind(*, secret: bytes | None = None, alpns: tuple[bytes, ...] = ()) ->
         secret_key=secret,
         alpns=list(alpns),
     )
+    # The binding calls back into one loop for the whole process; an earlier test's is closed.
+    loop = asyncio.get_running_loop()
+    iroh.iroh_ffi.uniffi_set_event_loop(cast(asyncio.BaseEventLoop, loop))
     return await iroh.Endpoint.bind(options)
 
 

@@ -36,6 +36,15 @@ def identity(number: int) -> RelayIdentity:
 
 def write_certificate(directory: Path, name: str = "localhost") -> tuple[Path, Path]:
     """A self-signed certificate for `name` and 127.0.0.1, and its key, as PEM files."""
+    chain, secret = directory / f"{name}.crt", directory / f"{name}.key"
+    certificate, key = make_certificate(name)
+    chain.write_bytes(certificate)
+    secret.write_bytes(key)
+    return chain, secret
+
+
+def make_certificate(name: str = "localhost") -> tuple[bytes, bytes]:
+    """The same as PEM text."""
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -52,13 +61,11 @@ def write_certificate(directory: Path, name: str = "localhost") -> tuple[Path, P
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )
-    chain, secret = directory / f"{name}.crt", directory / f"{name}.key"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
+    return (
+        certificate.public_bytes(serialization.Encoding.PEM),
         private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
-        )
+        ),
     )
-    return chain, secret

@@ -5,6 +5,7 @@ ended it on leaving. A program that ends early or stays silent fails the test wi
 """
 
 import asyncio
+import contextlib
 import getpass
 import json
 import os
@@ -91,15 +92,30 @@ class Program:
         return "\n".join(self.lines)
 
     async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Signal the program and wait; its exit status. One that ignores it is killed."""
+        """Signal the program and wait; its exit status. One that ignores it is killed, and so are
+        the processes that it leaves behind."""
+        children = descendants(self.process.pid)
         if self.process.returncode is None:
             self.process.send_signal(how)
+        for child in children:  # at once: asyncio waits for its pipes too, which they may hold
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         try:
             async with asyncio.timeout(10):
                 return await self.process.wait()
         except TimeoutError:
             self.process.kill()
             return await self.process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below `pid`: sshd has one or two for each session. Linux only, else none."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+            found.extend(map(int, children.split()))
+    return found[1:]
 
 
 @asynccontextmanager
@@ -153,9 +169,14 @@ def cli(*arguments: str | Path) -> Sequence[str]:
     return (sys.executable, "-m", "tunnel_rs", *map(str, arguments))
 
 
+OFFLINE = ("--relay-url", "none", "--dns-server", "none")
+"""Options of a server or client that is to ask nothing of the internet."""
+
+
 def client_of(endpoint_id: str, address: str, token_file: Path) -> Sequence[str]:
     """Command line of a client of this server, without what is to be forwarded."""
-    return cli("client", "-n", endpoint_id, "--peer-addr", address, "--auth-token-file", token_file)
+    where = ("--peer-addr", address, *OFFLINE)
+    return cli("client", "-n", endpoint_id, *where, "--auth-token-file", token_file)
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,7 @@ async def our_server(folder: Path, *options: str) -> AsyncIterator[OurServer]:
         await output_of(*cli("generate-server-key", "-o", key))
         tokens.write_text(await output_of(*cli("generate-token")))
     identity = ("--secret-file", key, "--auth-tokens-file", tokens, "--bind", "127.0.0.1:0")
-    async with running(*cli("server", "--json", *identity, *options)) as program:
+    async with running(*cli("server", "--json", *identity, *OFFLINE, *options)) as program:
         ready = await program.event("ready")
         async with _draining(program):
             yield OurServer(program, ready["endpoint_id"], ready["addresses"][0], tokens)

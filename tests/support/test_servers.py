@@ -1,6 +1,7 @@
 """The real programs answer without a tunnel: what fails behind one is then the tunnel."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ async def test_a_program_is_ended_also_when_the_test_fails() -> None:
         async with servers.running("/bin/sh", "-c", "echo up; exec sleep 600", ready="up") as it:
             raise ZeroDivisionError
     assert it.process.returncode == -15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_what_a_program_leaves_behind_is_ended_too() -> None:
+    script = "setsid sleep 600 & echo $!; wait"
+    async with servers.running("/bin/sh", "-c", script) as program:
+        child = int((await program.line(r"\d+")).string)
+        assert servers.descendants(program.process.pid) == [child]
+    assert state(child) in "XZ"
+
+
+def state(pid: int) -> str:
+    """Of a process, as in proc(5); Z and X are dead, and so is one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return "X"
 
 
 async def test_free_ports_differ_and_can_be_bound() -> None:

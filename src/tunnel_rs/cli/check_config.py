@@ -61,6 +61,8 @@ def _shown(option: Option[object], value: object) -> str:
 
 
 def _item(value: object) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)

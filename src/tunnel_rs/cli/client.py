@@ -49,4 +49,6 @@ async def _forward(config: ClientConfig, report: Reporter) -> ExitStatus:
     async def connect() -> Link:
         return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
 
-    return await run_client(endpoint, ForwardClient(config.forward, connect, report), report)
+    client = ForwardClient(config.forward, connect, report)
+    endpoint.on_relay_up = client.retry_now
+    return await run_client(endpoint, client, report)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def demo(console: Console, keep: bool) -> ExitStatus:
     """Show a real tunnel at work, on this machine only.
 
-    Starts a small web service, a server and a client on loopback, forwards the service through
-    an encrypted connection, and checks what comes out. Nothing leaves the machine.
+    Starts a private relay and discovery server, a small web service, a server and two clients
+    on loopback, forwards the service through them, and checks what comes out. Nothing leaves
+    the machine.
 
     \b
     Example:
@@ -46,7 +47,7 @@ async def _demo(keep: bool, report: Reporter) -> ExitStatus:
 
 async def _play(scene: "Scene", keep: bool) -> None:
     start = time.perf_counter()
-    click.echo("tunnel-rs demo: a server, a client and a web page, on this machine only")
+    click.echo("tunnel-rs demo: a web page reached by relay and directly, on this machine only")
     await scene.play()
     click.echo(f"all as it should be, in {time.perf_counter() - start:.1f} s")
     if keep:
@@ -71,6 +72,7 @@ Look at it:   http://127.0.0.1:{scene.local["web"]}/
 Another client, as you would type it on another machine:
   tunnel-rs client --server-node-id {scene.endpoint_id} \\
     --peer-addr {scene.server_address} --auth-token-file {token} \\
+    --relay-url none --dns-server none \\
     --source {web} --target 127.0.0.1:0
 A server of your own:
   tunnel-rs generate-server-key --output server.key

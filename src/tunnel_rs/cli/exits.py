@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from tunnel_rs.cli.wording import printable
-from tunnel_rs.config.schema import REFUSED
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.errors import ExitStatus, TunnelError
 from tunnel_rs.proto.tokens import check_token
@@ -72,9 +71,6 @@ def _usage(error: click.UsageError) -> str:
 
 def _no_such_option(error: click.NoSuchOption) -> str:
     name = error.option_name
-    for refused in REFUSED:
-        if refused.flag == name:
-            return f"{name}: {refused.reason}"
     options = error.ctx.command.get_params(error.ctx) if error.ctx else []
     known = [flag for option in options for flag in option.opts + option.secondary_opts]
     return _one_line(f"no such option {quoted(name)}{did_you_mean(name, known)}")

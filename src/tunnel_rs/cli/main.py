@@ -21,6 +21,9 @@ COMMANDS: Mapping[str, str] = {
     "generate-token": "tunnel_rs.cli.keys:generate_token",
     "generate-server-key": "tunnel_rs.cli.keys:generate_server_key",
     "show-server-id": "tunnel_rs.cli.keys:show_server_id",
+    "relay": "tunnel_rs.cli.relay:relay",
+    "dns-server": "tunnel_rs.cli.dns_server:dns_server",
+    "netcheck": "tunnel_rs.cli.netcheck:netcheck",
     "check-config": "tunnel_rs.cli.check_config:check_config",
     "completion": "tunnel_rs.cli.completion:completion",
 }

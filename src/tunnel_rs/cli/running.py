@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Protocol
 
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.errors import ExitStatus, LinkClosedError, TunnelError
 from tunnel_rs.forward.settings import Network, ServerSettings
+from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tasks import ScopeFullError, TaskScope
 from tunnel_rs.reports import Notice, Reporter, ServerReady, ServerStarting
@@ -45,6 +46,9 @@ class LinkSource(Closable, Protocol):
     @property
     def ways(self) -> tuple[str, ...]: ...
 
+    async def online(self) -> None:
+        """Raises TunnelError when nobody can reach us."""
+
     async def accept(self) -> Link:
         """Raises LinkClosedError once closed."""
 
@@ -69,6 +73,7 @@ class Runnable(Protocol):
 
 async def run_server(
     settings: ServerSettings,
+    reach: EndpointSettings,
     endpoint: LinkSource,
     server: LinkServer,
     report: Reporter,
@@ -76,17 +81,15 @@ async def run_server(
 ) -> ExitStatus:
     """Announce the server, serve every link until a signal, and close all.
 
+    Links are served from the start; `ServerReady` is reported once the ways to us are known.
     `reread` reads the settings again, for SIGHUP; what it raises leaves those in use in place.
     Returns the exit status.
     """
-    report(starting(endpoint.endpoint_id, settings))
+    report(starting(endpoint.endpoint_id, settings, reach))
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
-        addresses = endpoint.addresses
-        ways = (*endpoint.ways, *map(str, addresses))
-        report(ServerReady(endpoint.endpoint_id, addresses, ways))
         async with TaskScope("links", on_failure=_log_failure, limit=_MAX_LINKS) as links:
             try:
-                serving = _accept(endpoint, server, links)
+                serving = _serve(endpoint, server, links, report)
                 return await run_until_signal(serving, server.close, signals, report)
             finally:
                 await _close(endpoint)
@@ -117,6 +120,30 @@ def _networks(networks: tuple[Network, ...]) -> str:
     return ", ".join(map(str, networks)) or "nothing"
 
 
+async def _serve(
+    endpoint: LinkSource, server: LinkServer, links: TaskScope, report: Reporter
+) -> None:
+    """Accept from now on, and tell when all who should can reach us. Raises what `online` does."""
+    async with TaskScope("serving", on_failure=_raised_below) as scope:
+        accepting = scope.spawn(_accept(endpoint, server, links), "accept")
+        getting_online = scope.spawn(_get_online(endpoint, report), "online")
+        await asyncio.wait({accepting, getting_online}, return_when=asyncio.FIRST_COMPLETED)
+        if getting_online.done():
+            getting_online.result()
+        await accepting
+
+
+def _raised_below(name: str, error: Exception) -> None:
+    """Both tasks are awaited, and so their failures raised, by `_serve`."""
+
+
+async def _get_online(endpoint: LinkSource, report: Reporter) -> None:
+    await endpoint.online()
+    addresses = endpoint.addresses
+    ways = (*endpoint.ways, *map(str, addresses))
+    report(ServerReady(endpoint.endpoint_id, addresses, ways))
+
+
 async def _accept(endpoint: LinkSource, server: LinkServer, links: TaskScope) -> None:
     while True:
         try:
@@ -141,18 +168,22 @@ def _log_failure(name: str, error: Exception) -> None:
     _log.error("internal error in %s", name, exc_info=error)
 
 
-def starting(endpoint_id: EndpointId, settings: ServerSettings) -> ServerStarting:
+def starting(
+    endpoint_id: EndpointId, settings: ServerSettings, reach: EndpointSettings
+) -> ServerStarting:
     """What a server says first."""
     return ServerStarting(
         endpoint_id,
         len(settings.tokens()),
         tuple(map(str, settings.allowed_tcp)),
         tuple(map(str, settings.allowed_udp)),
-        client_command(endpoint_id, settings),
+        client_command(endpoint_id, settings, reach),
     )
 
 
-def client_command(endpoint_id: EndpointId, settings: ServerSettings) -> str:
+def client_command(
+    endpoint_id: EndpointId, settings: ServerSettings, reach: EndpointSettings
+) -> str:
     """A client's command for a source that this server allows."""
     if settings.allowed_tcp:
         source = SourceUrl(Carried.TCP, HostPort(_sample(settings.allowed_tcp[0]), 22))
@@ -160,10 +191,27 @@ def client_command(endpoint_id: EndpointId, settings: ServerSettings) -> str:
     else:
         source = SourceUrl(Carried.UDP, HostPort(_sample(settings.allowed_udp[0]), 53))
         target = HostPort("127.0.0.1", 5353)
-    return (
-        f"tunnel-rs client --server-node-id {endpoint_id} "
-        f"--source {source} --target {target} --auth-token TOKEN"
+    words = (
+        f"tunnel-rs client --server-node-id {endpoint_id}",
+        *_reach_options(reach),
+        f"--source {source} --target {target} --auth-token TOKEN",
     )
+    return " ".join(words)
+
+
+def _reach_options(reach: EndpointSettings) -> Iterator[str]:
+    """What a client has to be told to look where we are. Access tokens are not shown."""
+    if not reach.public_relays:
+        for relay in reach.relays:
+            yield f"--relay-url {relay.text}"
+        if not reach.relays:
+            yield "--relay-url none"
+    if reach.relay_only:
+        yield "--relay-only"
+    elif reach.discovery.resolve_url is not None:
+        yield f"--dns-server {reach.discovery.resolve_url}"
+    elif reach.discovery.dns_origin is None:
+        yield "--dns-server none"
 
 
 def _sample(network: Network) -> str:

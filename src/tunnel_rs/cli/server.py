@@ -53,4 +53,4 @@ async def _serve(
 
     endpoint = await Endpoint.bind(config.endpoint, accept=True, report=report)
     server = ForwardServer(config.forward, report=report)
-    return await run_server(config.forward, endpoint, server, report, reread)
+    return await run_server(config.forward, config.endpoint, endpoint, server, report, reread)

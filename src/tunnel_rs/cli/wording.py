@@ -34,7 +34,12 @@ _NOTICE_LEVELS: Mapping[str, Level] = {
     "info": Level.INFO,
     "warning": Level.WARNING,
 }
-_EVENT_NAMES = {reports.ServerReady: "ready", reports.ServerStarting: "starting"}
+_EVENT_NAMES = {
+    reports.ServerReady: "ready",
+    reports.ServerStarting: "starting",
+    reports.RelayReady: "ready",
+    reports.DiscoveryReady: "ready",
+}
 
 
 def printable(text: str) -> str:
@@ -43,9 +48,13 @@ def printable(text: str) -> str:
 
 
 def line(report: Report) -> Line:
-    """What people read about a report. Only a `ServerStarting` has more than one line."""
+    """What people read about a report. Only those of a start have more than one line."""
     if isinstance(report, reports.ServerStarting):
         return Line(Level.INFO, _starting(report))
+    if isinstance(report, reports.RelayReady):
+        return Line(Level.INFO, _relay_ready(report), "green")
+    if isinstance(report, reports.DiscoveryReady):
+        return Line(Level.INFO, _discovery_ready(report), "green")
     if isinstance(report, reports.Notice):
         return _notice(report)
     found = _of_server(report) or _of_client(report) or _of_session(report)
@@ -65,6 +74,32 @@ def _starting(report: reports.ServerStarting) -> str:
     return "\n".join(map(printable, lines))
 
 
+def _relay_ready(report: reports.RelayReady) -> str:
+    what = "HTTP (captive portal check only)" if report.https else "HTTP, without TLS"
+    lines = [
+        f"Relay is ready; {what}: {report.http}",
+        *([f"HTTPS: {report.https}"] if report.https else []),
+        *([f"QUIC address discovery: {report.quic} (UDP)"] if report.quic else []),
+        *([f"Metrics: http://{report.metrics}/metrics"] if report.metrics else []),
+        f"Access: {report.access}",
+        *(f"Use it with: --relay-url {url}" for url in report.urls),
+    ]
+    return "\n".join(map(printable, lines))
+
+
+def _discovery_ready(report: reports.DiscoveryReady) -> str:
+    lines = [
+        "Discovery server is ready",
+        *([f"HTTP: {report.http}"] if report.http else []),
+        *([f"HTTPS: {report.https}"] if report.https else []),
+        *([f"DNS: {report.dns} (UDP and TCP), {', '.join(report.origins)}"] if report.dns else []),
+        *([f"Metrics: http://{report.metrics}/metrics"] if report.metrics else []),
+        f"Records: {report.data or 'in memory, gone when this ends'}",
+        *(f"Use it with: --dns-server {url}" for url in report.urls),
+    ]
+    return "\n".join(map(printable, lines))
+
+
 def _notice(report: reports.Notice) -> Line:
     level = _NOTICE_LEVELS.get(report.level, Level.INFO)
     prefix = "warning: " if level is Level.WARNING else ""
@@ -77,6 +112,8 @@ def _of_server(report: Report) -> Line | None:
         case reports.ServerReady(ways=ways):
             reach = f" (reachable by {', '.join(ways)})" if ways else ""
             return Line(Level.INFO, f"Waiting for clients to connect...{reach}", "green")
+        case reports.RelayOnline(relay):
+            return Line(Level.INFO, f"online at relay {relay}", "green")
         case reports.ClientAuthenticated(peer, address):
             return Line(Level.INFO, f"client {peer.short} at {address}: connected", "green")
         case reports.ClientRefused(peer, address, reason):
@@ -97,6 +134,10 @@ def _of_client(report: Report) -> Line | None:
         case reports.TunnelLost(reason, retry_in):
             then = "giving up" if retry_in is None else f"trying again in {retry_in:.1f} s"
             return Line(Level.WARNING, f"tunnel is down: {reason}; {then}", "yellow")
+        case reports.RelayLost(relay, reason):
+            return Line(Level.WARNING, f"relay {relay} is lost: {reason}; trying again", "yellow")
+        case reports.PathChanged(way):
+            return Line(Level.INFO, f"tunnel goes by {way} now", "green")
         case reports.Listening(address, source):
             leads_to = f"{address} -> {source}" if source else f"{address} (SOCKS5 proxy)"
             return Line(Level.INFO, f"listening on {leads_to}")

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tunnel_rs.config import schema
+from tunnel_rs.config import schema, transport_options
 from tunnel_rs.config.keyfile import read_secret_key
 from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.option import Option
+from tunnel_rs.config.reach import read_reach
 from tunnel_rs.config.sources import Rank, Values
 from tunnel_rs.config.token_files import read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
@@ -89,29 +90,40 @@ def build_client(values: Values) -> ClientConfig:
 def exposed_secrets(values: Values) -> tuple[str, ...]:
     """The flags that put a secret on the command line, where all users of a machine see it."""
     origins = [values.origin(option) for option in schema.OPTIONS if option.kind.secret]
+    if any(relay and relay.token for relay in values.get(schema.RELAY_URLS)):
+        origins.append(values.origin(schema.RELAY_URLS))
     return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
 
 
 def _endpoint(values: Values, secret_key: Secret[bytes] | None) -> EndpointSettings:
+    reach = read_reach(values)
     return EndpointSettings(
         secret_key=secret_key,
         bind=values.get(schema.BIND),
+        lan_discovery=not reach.relay_only,
         peer_addrs=values.get(schema.PEER_ADDRS),
+        relays=reach.relays,
+        public_relays=reach.public_relays,
+        relay_only=reach.relay_only,
+        relay_ca_file=values.get(schema.RELAY_CA_FILE),
+        discovery=reach.discovery,
         transport=_transport(values),
     )
 
 
 def _transport(values: Values) -> TransportSettings:
-    receive_window = values.get(schema.RECEIVE_WINDOW)
-    send_window = values.get(schema.SEND_WINDOW)
-    idle_timeout = values.get(schema.IDLE_TIMEOUT)
+    receive_window = values.get(transport_options.RECEIVE_WINDOW)
+    send_window = values.get(transport_options.SEND_WINDOW)
+    idle_timeout = values.get(transport_options.IDLE_TIMEOUT)
     return TransportSettings(
-        congestion_controller=values.get(schema.CONGESTION),
+        congestion_controller=values.get(transport_options.CONGESTION),
         receive_window=receive_window,
         send_window=receive_window if send_window is None else send_window,
         idle_timeout=idle_timeout,
         # Two chances to be heard within the idle timeout.
         keep_alive=min(_MAX_KEEP_ALIVE, idle_timeout / 3),
+        fast_path=values.get(transport_options.FAST_PATH),
+        offload=values.get(transport_options.OFFLOAD),
     )
 
 

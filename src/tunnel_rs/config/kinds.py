@@ -11,11 +11,24 @@ from typing import Generic, TypeVar
 
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.forward.settings import Network, Tunnel
+from tunnel_rs.iroh.discovery_settings import NO_DISCOVERY, parse_pkarr_url
 from tunnel_rs.proto.identity import decode_secret_key
 from tunnel_rs.proto.policy import parse_network
+from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.tokens import check_token
 from tunnel_rs.proto.transport_settings import CongestionController
-from tunnel_rs.values import EndpointId, HostPort, Protocol, SocketAddr, SourceUrl, quoted
+from tunnel_rs.values import (
+    EndpointId,
+    HostPort,
+    Protocol,
+    Secret,
+    SocketAddr,
+    SourceUrl,
+    quoted,
+)
+
+NO_RELAYS = "none"
+"""The value of `--relay-url` that turns relays off."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -208,12 +221,22 @@ def _parse_congestion_controller(given: str) -> CongestionController:
     return CongestionController(spelling)
 
 
-def _parse_no_discovery(given: str) -> None:
-    if given != "none":
-        raise ValueError(
-            "internet discovery is not available in this version; "
-            "use 'none' (LAN discovery and known addresses stay on)"
-        )
+def _parse_dns_server(given: str) -> str:
+    return given if given == NO_DISCOVERY else parse_pkarr_url(given)
+
+
+def _parse_relay(given: str) -> RelayUrl | None:
+    return None if given == NO_RELAYS else RelayUrl.parse(given)
+
+
+def _parse_relay_token(given: str) -> Secret[str]:
+    if not given.isascii() or not given.isprintable() or " " in given or not given:
+        raise ValueError("an access token has only visible ASCII characters")
+    return Secret(given)
+
+
+def _any_text(_: str) -> bool:
+    return True
 
 
 def _tunnels_from_toml(value: object) -> tuple[Tunnel, ...]:
@@ -269,5 +292,8 @@ NETWORKS: Kind[tuple[Network, ...]] = texts("an IPv4 or IPv6 network", parse_net
 BIND_ADDRESS = text("ip:port", lambda given: SocketAddr.parse(given, allow_port_zero=True))
 PEER_ADDRESSES = texts("ip:port", SocketAddr.parse)
 CONGESTION_CONTROLLER = text("cubic or newreno", _parse_congestion_controller)
-NO_DISCOVERY = text("none", _parse_no_discovery)
+DNS_SERVER = text("a URL like https://host/pkarr, or none", _parse_dns_server)
+RELAYS = texts("https://host[:port], or none", _parse_relay)
+RELAY_TOKEN = text("visible ASCII characters", _parse_relay_token, secret=True)
+FORCED = text("any text", _any_text)
 TUNNELS = Kind("tables with source and target", _no_texts, _tunnels_from_toml, repeatable=True)

@@ -68,8 +68,7 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A name users of other versions know, that is not accepted here, and why."""
+    """A key that a file may not hold although there is such an option, and why."""
 
     reason: str
-    key: str | None = None
-    flag: str | None = None
+    key: str

@@ -94,7 +94,7 @@ def _code(words: Iterable[str]) -> str:
 
 
 def _flags(option: Option[object]) -> list[str]:
-    if option.kind.switch and option.default is True:
+    if option.flags and option.kind.switch and option.default is True:
         return [option.flag, f"--no-{option.flag.removeprefix('--')}"]
     return [f"{flag} {option.metavar}".rstrip() for flag in option.flags]
 

@@ -9,13 +9,10 @@ from pathlib import Path
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import ListenAddress
 from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
+from tunnel_rs.config.transport_options import TRANSPORT
 from tunnel_rs.forward.settings import Network, Tunnel
-from tunnel_rs.proto.transport_settings import (
-    DEFAULT_WINDOW,
-    MAX_WINDOW,
-    MIN_WINDOW,
-    CongestionController,
-)
+from tunnel_rs.proto.iroh_defaults import STAGING_VARIABLE
+from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.values import EndpointId, HostPort, Secret, SocketAddr, SourceUrl
 
 MODE = "iroh"
@@ -185,16 +182,89 @@ PEER_ADDRS: Option[tuple[SocketAddr, ...]] = Option(
     flags=("--peer-addr",),
     metavar="IP:PORT",
 )
-DNS_SERVER: Option[None] = Option(
-    "dns_server",
-    kinds.NO_DISCOVERY,
+RELAY_URLS: Option[tuple[RelayUrl | None, ...]] = Option(
+    "relay_urls",
+    kinds.RELAYS,
+    (),
+    BOTH,
+    "Relays to use instead of the public ones, which both sides must be able to reach; one that "
+    "wants an access token may carry it as ?token=. `none`: no relay at all.",
+    key="iroh.relay_urls",
+    flags=("--relay-url",),
+    metavar="URL",
+)
+RELAY_ONLY: Option[bool] = Option(
+    "relay_only",
+    kinds.SWITCH,
+    False,
+    BOTH,
+    "Use the relays given by --relay-url and nothing else: no UDP, no discovery of any kind.",
+    flags=("--relay-only",),
+)
+RELAY_TOKEN: Option[Secret[str] | None] = Option(
+    "relay_token",
+    kinds.RELAY_TOKEN,
     None,
     BOTH,
-    "`none`: no discovery over the internet; LAN discovery and known addresses stay on.",
+    "Access token for the relays in relay_urls that carry none.",
+    key="iroh.relay_token",
+    variable="TUNNEL_RS_RELAY_TOKEN",
+)
+RELAY_TOKEN_FILE: Option[Path | None] = Option(
+    "relay_token_file",
+    kinds.FILE,
+    None,
+    BOTH,
+    "File with that access token.",
+    key="iroh.relay_token_file",
+    flags=("--relay-token-file",),
+    metavar="FILE",
+    variable="TUNNEL_RS_RELAY_TOKEN_FILE",
+)
+RELAY_CA_FILE: Option[Path | None] = Option(
+    "relay_ca_file",
+    kinds.FILE,
+    None,
+    BOTH,
+    "PEM file of certificate authorities trusted for relays beside the system's.",
+    key="iroh.relay_ca_file",
+    flags=("--relay-ca-file",),
+    metavar="FILE",
+)
+DNS_SERVER: Option[str | None] = Option(
+    "dns_server",
+    kinds.DNS_SERVER,
+    None,
+    BOTH,
+    "Discovery server (pkarr) to use instead of the public one, as a URL with its path. `none`: "
+    "no discovery over the internet; relays, LAN discovery and known addresses stay on.",
     key="iroh.dns_server",
     flags=("--dns-server",),
-    metavar="none",
-    hidden=True,
+    metavar="URL",
+)
+DNS_SERVER_CA_FILE: Option[Path | None] = Option(
+    "dns_server_ca_file",
+    kinds.FILE,
+    None,
+    BOTH,
+    "PEM file of certificate authorities trusted for the discovery server beside the system's.",
+    key="iroh.dns_server_ca_file",
+)
+PUBLISH_DIRECT: Option[bool] = Option(
+    "publish_direct_addresses",
+    kinds.SWITCH,
+    False,
+    SERVER,
+    "Publish our IP addresses too, not only the relay: who knows the EndpointId sees where we are.",
+    key="iroh.publish_direct_addresses",
+)
+STAGING: Option[bool] = Option(
+    "staging",
+    kinds.FORCED,
+    False,
+    BOTH,
+    "Use iroh's staging relays and discovery in place of the public ones.",
+    variable=STAGING_VARIABLE,
 )
 RECONNECT: Option[bool] = Option(
     "reconnect",
@@ -233,39 +303,6 @@ BIND: Option[SocketAddr | None] = Option(
     flags=("--bind",),
     metavar="IP:PORT",
 )
-CONGESTION: Option[CongestionController] = Option(
-    "congestion_controller",
-    kinds.CONGESTION_CONTROLLER,
-    CongestionController.CUBIC,
-    BOTH,
-    "What limits the sending rate: cubic, or newreno (also written new_reno).",
-    key="iroh.transport.congestion_controller",
-)
-RECEIVE_WINDOW: Option[int] = Option(
-    "receive_window",
-    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
-    DEFAULT_WINDOW,
-    BOTH,
-    "Most bytes of a stream held for a slow reader; costs that much memory per stalled stream.",
-    key="iroh.transport.receive_window",
-)
-SEND_WINDOW: Option[int | None] = Option(
-    "send_window",
-    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
-    None,
-    BOTH,
-    "Most bytes sent and not yet acknowledged on a connection; default: the receive window.",
-    key="iroh.transport.send_window",
-)
-IDLE_TIMEOUT: Option[float] = Option(
-    "idle_timeout",
-    kinds.seconds(5, 86_400),
-    300.0,
-    BOTH,
-    "Seconds without a sign of the peer after which the connection is given up.",
-    key="iroh.transport.idle_timeout",
-)
-
 OPTIONS: tuple[Option[object], ...] = (
     SERVER_NODE_ID,
     SOURCE,
@@ -284,14 +321,19 @@ OPTIONS: tuple[Option[object], ...] = (
     MAX_SESSIONS,
     PEER_ADDRS,
     BIND,
+    RELAY_URLS,
+    RELAY_ONLY,
+    RELAY_TOKEN,
+    RELAY_TOKEN_FILE,
+    RELAY_CA_FILE,
     DNS_SERVER,
+    DNS_SERVER_CA_FILE,
+    PUBLISH_DIRECT,
+    STAGING,
     RECONNECT,
     CONNECT_TIMEOUT,
     UDP_IDLE_TIMEOUT,
-    CONGESTION,
-    RECEIVE_WINDOW,
-    SEND_WINDOW,
-    IDLE_TIMEOUT,
+    *TRANSPORT,
 )
 
 
@@ -304,17 +346,16 @@ EXCLUSIONS = (
     Exclusion(STDIO, TARGET),
     Exclusion(STDIO, TUNNELS),
     Exclusion(STDIO, SOCKS5),
+    Exclusion(RELAY_TOKEN, RELAY_TOKEN_FILE),
+    Exclusion(RELAY_ONLY, BIND),
+    Exclusion(RELAY_ONLY, PEER_ADDRS),
 )
 
 
-_NO_RELAYS = "relays are not available in this version"
-
 REFUSED = (
-    Refused(f"{_NO_RELAYS}; leave it out", key="iroh.relay_urls", flag="--relay-url"),
     Refused(
         "not accepted in a file; it is an option of the command line only", key="iroh.relay_only"
     ),
-    Refused(_NO_RELAYS, flag="--relay-only"),
 )
 
 

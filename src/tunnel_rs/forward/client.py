@@ -65,6 +65,10 @@ class ForwardClient:
             if self._uplink.link is not None:
                 self._uplink.link.close(DONE, "done")
 
+    def retry_now(self) -> None:
+        """Something has changed: while there is no link, dial without waiting longer."""
+        self._uplink.retry_now()
+
     async def close(self, timeout: float = DRAIN_TIMEOUT) -> None:
         """Stop listening, let sessions end for at most `timeout` seconds, then let `run` return,
         which closes the link with code 0 `done`."""

@@ -16,7 +16,7 @@ from tunnel_rs.forward.dialogue import AUTH_FAILED, AUTH_TIMEOUT, Dialogue
 from tunnel_rs.net.link import Link
 from tunnel_rs.proto.auth import FailurePenalties, token_accepted
 from tunnel_rs.proto.messages import AuthResponse, decode_auth_request
-from tunnel_rs.values import Secret, SocketAddr
+from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 MAX_DELAY = 5.0
 """Most seconds a penalised source waits for its answer: clients give up after 10."""
@@ -51,7 +51,7 @@ class AuthGate:
 
     async def admit(self, link: Link) -> None:
         """Return when the peer has shown an accepted token. Raises RefusedError."""
-        ip, key = source_of(link.address)
+        ip, key = source_of(link.address, link.peer)
         try:
             with self._place(link, ip, key):
                 async with asyncio.timeout(self._timeout):
@@ -103,13 +103,14 @@ class AuthGate:
                 del self._waiting[key]
 
 
-def source_of(address: str) -> tuple[str, str]:
-    """Whom to hold responsible: the IP address of `address` (or all of it, when it is a relay's
-    URL), and the network that counts as one source in the number of places."""
+def source_of(address: str, peer: EndpointId) -> tuple[str, str]:
+    """Whom to hold responsible: the IP address of `address`, and the network that counts as one
+    source in the number of places. Behind a relay it is the peer's key: nobody there is to pay for
+    his neighbours; keys are cheap, so that what stops guessing there is the limit over all."""
     try:
         ip = SocketAddr.parse(address).ip
     except ValueError:
-        return address, address
+        return str(peer), str(peer)
     parsed = ip_address(ip)
     if isinstance(parsed, IPv6Address):
         return ip, str(IPv6Network((parsed, 64), strict=False))

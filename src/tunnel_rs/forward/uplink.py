@@ -46,6 +46,10 @@ CONNECT_GRACE = 1.0
 """Seconds beyond the connect timeout: dialling keeps to it itself, and knows better what failed."""
 
 
+RETRY_AT_LEAST = 0.5
+"""Seconds between attempts, however often something changes."""
+
+
 async def authenticate(link: Link, token: Secret[str]) -> None:
     """Show `token` to the server. Raises AuthRefusedError, UnreachableError, ProtocolError or
     LinkClosedError; the link is left open."""
@@ -96,6 +100,7 @@ class Uplink:
         self._link: Link | None = None
         self._plain: PlainStreams | None = None
         self._is_up = asyncio.Event()
+        self._retry_now = asyncio.Event()
         self._waiting = 0
 
     async def run(self) -> None:
@@ -108,7 +113,20 @@ class Uplink:
             self._report(TunnelLost(str(error), delay))
             if delay is None:
                 raise error
-            await asyncio.sleep(delay)
+            await self._pause(delay)
+
+    def retry_now(self) -> None:
+        """Something has changed: dial without waiting for the next turn."""
+        self._retry_now.set()
+
+    async def _pause(self, delay: float) -> None:
+        self._retry_now.clear()
+        try:
+            async with asyncio.timeout(delay):
+                await self._retry_now.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(min(delay, RETRY_AT_LEAST))
 
     async def request(self, source: SourceUrl) -> Dialogue:
         """A stream on which the server has accepted `source`; `hand_over` it to a receiver.

@@ -1,7 +1,7 @@
 """Dialling a peer on all ways at once; the first valid answer wins."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -82,6 +82,11 @@ class Dialler:
             self._connection.discard()
             self._connection = None
 
+    @property
+    def names(self) -> Mapping[Address, str]:
+        """What was found so far: addresses, and how to call them for people."""
+        return self._texts
+
     def _found(self, address: Address, text: str) -> None:
         if address in self._texts or len(self._texts) >= MAX_CANDIDATES:
             return
@@ -133,6 +138,8 @@ class Dialler:
         except UnreachableError:
             self._connection = None  # no answer from anywhere yet: begin again
         except LinkClosedError as exc:
+            if self._endpoint.is_closed:
+                raise
             self._fail(f"refused: {exc}" if exc.by_peer else str(exc))
         return self._connection
 
@@ -164,11 +171,11 @@ class Dialler:
 
     def _timed_out(self, timeout: float) -> TunnelError:
         if not self._texts:
-            names = ", ".join(way.name for way in self._ways) or "none"
+            asked = ", ".join(_outcome(way) for way in self._ways) or "none"
             return PeerNotFoundError(
                 f"nobody with the id {self._peer.short}... was found in {timeout:g} s "
-                f"(asked: {names}); is the server running, and on this network? "
-                "Else name its address with --peer-addr"
+                f"(asked: {asked}); is the server running, and is there a relay or network that "
+                "both sides reach? Else name its address with --peer-addr"
             )
         return UnreachableError(f"the server did not answer within {timeout:g} s ({self._tried()})")
 
@@ -178,8 +185,13 @@ class Dialler:
             f"{text}: {self._failures.get(a) or self._endpoint.send_error(a) or 'no answer'}"
             for a, text in list(self._texts.items())[:_MAX_LISTED]
         ]
-        more = len(self._texts) - len(tried)
-        return ", ".join([*tried, f"and {more} more"] if more else tried)
+        if more := len(self._texts) - len(tried):
+            tried.append(f"and {more} more")
+        return ", ".join(tried + [_outcome(way) for way in self._ways if way.problem])
+
+
+def _outcome(way: Way) -> str:
+    return f"{way.name}: {way.problem}" if way.problem else way.name
 
 
 def dialling(settings: TransportSettings, silence: float) -> TransportSettings:

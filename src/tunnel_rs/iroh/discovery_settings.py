@@ -34,6 +34,11 @@ class DiscoverySettings:
     ca_file: Path | None = None
     """PEM file of certificates trusted beside the system's, for a pkarr URL of one's own."""
 
+    @property
+    def asked(self) -> str:
+        """What is asked for records, for people; empty when nothing is."""
+        return self.resolve_url or (self.dns_origin or "").rstrip(".")
+
 
 def choose_discovery(
     dns_server: str | None,

@@ -1,68 +1,128 @@
-"""Our end in iroh mode: one key and its sockets, peers dialled and accepted by EndpointId."""
+"""Our end in iroh mode: one key, its sockets and relays, peers dialled and accepted by id."""
 
+import asyncio
 import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
-from tunnel_rs.errors import LinkClosedError, LocalError
+from tunnel_rs.errors import LinkClosedError, LocalError, UnreachableError
+from tunnel_rs.iroh.announce import Announcement
 from tunnel_rs.iroh.dial import Dialler, dialling
 from tunnel_rs.iroh.lan import LanDiscovery
+from tunnel_rs.iroh.path_keeper import PathKeeper
+from tunnel_rs.iroh.pkarr_client import PkarrClient
+from tunnel_rs.iroh.relays import EndpointRelays
+from tunnel_rs.iroh.resolve import Resolver, make_resolver
 from tunnel_rs.iroh.settings import EndpointSettings
-from tunnel_rs.iroh.ways import GivenAddresses, Lan, Way
+from tunnel_rs.iroh.ways import Discovery, GivenAddresses, Lan, Relays, Way
 from tunnel_rs.net.interfaces import local_interfaces, reachable_addresses
 from tunnel_rs.net.quic import QuicEndpoint, UdpFace
 from tunnel_rs.net.quic_connection import QuicConnection
+from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.raw_keys import Identity
-from tunnel_rs.reports import Reporter
+from tunnel_rs.reports import Notice, Reporter
 from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 SILENCE = 10.0
 """Seconds without any answer, while asking, after which a client looks for the server again."""
 
+ONLINE_TIMEOUT = 10.0
+"""Seconds a server waits for its first relay before it goes on without."""
+
+HEAD_START = 1.5
+"""Seconds that discovery has before a client asks for a server at all public relays."""
+
 
 class Endpoint:
     """Make one with `bind`; then `connect`, or `accept` in a loop; `close` at the end."""
 
-    def __init__(
-        self,
-        settings: EndpointSettings,
-        quic: QuicEndpoint,
-        sockets: list[UdpSocket],
-        lan: LanDiscovery | None,
-        report: Reporter,
-    ) -> None:
+    def __init__(self, settings: EndpointSettings, quic: QuicEndpoint, report: Reporter) -> None:
         self._settings = settings
         self._quic = quic
-        self._sockets = sockets
-        self._lan = lan
         self._report = report
+        self._sockets: list[UdpSocket] = []
+        self._lan: LanDiscovery | None = None
+        self._relays: EndpointRelays | None = None
+        self._announcement: Announcement | None = None
+        self._resolver: Resolver | None = None
+        self._tasks = TaskScope("discovery")
+        self._keepers: list[PathKeeper] = []
+        self._open = AsyncExitStack()
         self._closed = False
+        self.on_relay_up: Callable[[], None] = lambda: None
+        """Called when a relay lets us in: what could not be reached may be reachable now."""
 
     @classmethod
     async def bind(
         cls, settings: EndpointSettings, *, accept: bool, report: Reporter
     ) -> "Endpoint":
         """Open the sockets and, with `accept`, take connections and announce ourselves. Raises
-        LocalError."""
+        LocalError, and ConfigError for a CA file that cannot be used."""
         seed = settings.secret_key or Secret(os.urandom(32))
         quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept)
-        sockets = _bind_sockets(settings.bind, mirror=accept)
-        for socket in sockets:
-            quic.add_face(UdpFace(socket))
-            socket.start(quic)
-        lan = LanDiscovery(report) if settings.lan_discovery else None
-        endpoint = cls(settings, quic, sockets, lan, report)
+        endpoint = cls(settings, quic, report)
         try:
-            await endpoint._start_discovery(accept)
+            await endpoint._start(seed, accept)
         except BaseException:
             await endpoint.close()
             raise
         return endpoint
 
-    async def _start_discovery(self, announce: bool) -> None:
-        if self._lan is not None:
+    async def _start(self, seed: Secret[bytes], accept: bool) -> None:
+        """What is opened first is closed last."""
+        self._open_discovery(seed, accept)
+        self._open.push_async_callback(self._tasks.aclose)
+        if self._settings.relays:
+            self._relays = EndpointRelays(
+                self._quic,
+                self._settings,
+                self._report,
+                at_home=accept,
+                on_home=lambda _: self._announce(),
+                on_up=lambda: self.on_relay_up(),
+            )
+            self._open.push_async_callback(self._relays.close)
+        if not self._settings.relay_only:
+            self._open_sockets(mirror=accept)
+            await self._open_lan(accept)
+        if self._relays is not None:
+            self._relays.start()
+        self._announce()
+
+    def _open_discovery(self, seed: Secret[bytes], accept: bool) -> None:
+        discovery = self._settings.discovery
+        if accept and discovery.publish_url is not None:
+            client = PkarrClient(discovery.publish_url, ca_file=discovery.ca_file)
+            self._open.push_async_callback(client.close)
+            self._announcement = Announcement(client, seed, discovery, self._report)
+            self._tasks.spawn(self._announcement.run(lambda: self.addresses), "publish")
+        if not accept:
+            resolving = None
+            if discovery.resolve_url is not None:
+                resolving = PkarrClient(discovery.resolve_url, ca_file=discovery.ca_file)
+                self._open.push_async_callback(resolving.close)
+            self._resolver = make_resolver(discovery, resolving)
+
+    def _open_sockets(self, *, mirror: bool) -> None:
+        self._sockets = _bind_sockets(
+            self._settings.bind, mirror=mirror, offload=self._settings.transport.offload
+        )
+        for socket in self._sockets:
+            self._quic.add_face(UdpFace(socket))
+            socket.start(self._quic)
+
+    async def _open_lan(self, accept: bool) -> None:
+        if self._settings.lan_discovery:
+            self._lan = LanDiscovery(self._report)
+            self._open.push_async_callback(self._lan.close)
             await self._lan.start()
-            if announce:
+            if accept:
                 self._lan.announce(self.endpoint_id, self._bound)
+
+    def _announce(self) -> None:
+        if self._announcement is not None:
+            self._announcement.update(self.home_relay, self.addresses)
 
     @property
     def endpoint_id(self) -> EndpointId:
@@ -74,25 +134,67 @@ class Endpoint:
         return reachable_addresses(self._bound(), local_interfaces())
 
     @property
+    def home_relay(self) -> str | None:
+        """URL of the relay where we can be reached now."""
+        return self._relays.home if self._relays is not None else None
+
+    @property
     def ways(self) -> tuple[str, ...]:
         """For people: by which ways a client can find us."""
-        return ("LAN",) if self._lan is not None else ()
+        relay = (f"relay {self.home_relay}",) if self.home_relay else ()
+        return (*relay, *(("LAN",) if self._lan is not None else ()))
 
     def _bound(self) -> list[SocketAddr]:
         return [socket.address for socket in self._sockets]
+
+    async def online(self, *, timeout: float = ONLINE_TIMEOUT) -> None:
+        """Wait until clients can reach us over a relay, if there is to be one. For an endpoint
+        that accepts; one that only dials is never at home on a relay.
+
+        When that takes more than `timeout` seconds: raises UnreachableError if there is no other
+        way to us, else tells so and returns; the relays are tried on.
+        """
+        if self._relays is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._relays.wait_online()
+        except TimeoutError:
+            problem = f"no relay was reached in {timeout:g} s ({self._relays.problems})"
+            if self._settings.relay_only:
+                raise UnreachableError(f"{problem}; check the network and --relay-url") from None
+            text = f"{problem}; only clients that reach this machine directly find it until then"
+            self._report(Notice("warning", text))
 
     async def connect(self, peer: EndpointId, *, timeout: float) -> QuicConnection:
         """Dial `peer` on all ways. Raises PeerNotFoundError, UnreachableError, WrongPeerError;
         LinkClosedError once closed."""
         if self._closed:
             raise LinkClosedError(0, "the endpoint was closed")
-        ways: list[Way] = []
-        if self._settings.peer_addrs:
-            ways.append(GivenAddresses(self._settings.peer_addrs))
+        ways = self._ways_to_peers()
+        settings = dialling(self._settings.transport, SILENCE)
+        dialler = Dialler(self._quic, peer, ways, settings, self._report)
+        connection = await dialler.run(timeout)
+        keeper = PathKeeper(self._quic, connection, peer, ways, self._report, dialler.names)
+        self._keepers = [keeper for keeper in self._keepers if keeper.is_running]
+        self._keepers.append(keeper)
+        keeper.start()
+        return connection
+
+    def _ways_to_peers(self) -> list[Way]:
+        settings, ways = self._settings, list[Way]()
+        if settings.peer_addrs and not settings.relay_only:
+            ways.append(GivenAddresses(settings.peer_addrs))
         if self._lan is not None:
             ways.append(Lan(self._lan))
-        settings = dialling(self._settings.transport, SILENCE)
-        return await Dialler(self._quic, peer, ways, settings, self._report).run(timeout)
+        if self._resolver is not None:
+            asked, relays = settings.discovery.asked, self._relays is not None
+            ways.append(Discovery(asked, self._resolver, self._tasks, relays=relays))
+        if settings.relays:
+            waits = settings.public_relays and self._resolver is not None
+            urls = [relay.text for relay in settings.relays]
+            ways.append(Relays(urls, HEAD_START if waits else 0.0))
+        return ways
 
     async def accept(self) -> QuicConnection:
         """Next client whose handshake is complete; it is not authenticated yet. Raises
@@ -100,21 +202,22 @@ class Endpoint:
         return await self._quic.accept()
 
     async def close(self, code: int = 0, reason: str = "done") -> None:
-        """Close all connections with `code` and `reason`, and the sockets. Idempotent."""
+        """Close all connections with `code` and `reason`, the sockets and relays. Idempotent."""
         self._closed = True
+        for keeper in self._keepers:
+            keeper.stop()
         self._quic.close(code, reason)
-        if self._lan is not None:
-            await self._lan.close()
+        await self._open.aclose()
 
 
-def _bind_sockets(address: SocketAddr | None, *, mirror: bool) -> list[UdpSocket]:
+def _bind_sockets(address: SocketAddr | None, *, mirror: bool, offload: bool) -> list[UdpSocket]:
     """One socket for `address`; by default one for each address family there is."""
     if address is not None:
-        return [UdpSocket.bind(address, mirror=mirror)]
+        return [UdpSocket.bind(address, mirror=mirror, offload=offload)]
     sockets: list[UdpSocket] = []
     for ip in ("0.0.0.0", "::"):
         try:
-            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror))
+            sockets.append(UdpSocket.bind(SocketAddr(ip, 0), mirror=mirror, offload=offload))
         except LocalError as exc:
             error = exc
     if not sockets:

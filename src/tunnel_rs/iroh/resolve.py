@@ -22,9 +22,9 @@ from tunnel_rs.values import EndpointId, SocketAddr
 if TYPE_CHECKING:
     import pycares
 
-_SERVER_TIMEOUT = 1.0
-"""Seconds one DNS server has before the next of the system's is asked. The repeats of a look-up,
-not c-ares, care for lost packets."""
+_LEAST_SERVER_TIMEOUT = 1.0
+"""Seconds one DNS server has at least before the next is asked. The repeats of a look-up, not
+c-ares, care for lost packets."""
 
 _NOT_FOUND = (aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA)
 
@@ -86,7 +86,7 @@ class DnsResolver:
     async def look_up(self, peer: EndpointId) -> EndpointRecord:
         """The peer's record. Raises PeerNotFoundError."""
         name = name_text(record_name(peer) + self._origin)
-        questions = _Questions(name, self._nameservers)
+        questions = _Questions(name, self._nameservers, await self._server_timeout())
         try:
             record, asked = await self._ask(questions)
         finally:
@@ -98,6 +98,14 @@ class DnsResolver:
                 f" {reasons} (asked {asked} times)"
             )
         return record
+
+    async def _server_timeout(self) -> float:
+        """Seconds each server has, so that all have been asked when a question times out."""
+        count = len(self._nameservers)
+        if not count:
+            async with aiodns.DNSResolver() as resolver:
+                count = len(resolver.nameservers)
+        return max(self._timeout / max(count, 1), _LEAST_SERVER_TIMEOUT)
 
     async def _ask(self, questions: "_Questions") -> tuple[EndpointRecord | None, int]:
         loop = asyncio.get_running_loop()
@@ -125,8 +133,9 @@ class _Questions:
     included, and cannot be told not to.
     """
 
-    def __init__(self, name: str, nameservers: list[str]) -> None:
+    def __init__(self, name: str, nameservers: list[str], server_timeout: float) -> None:
         self._name = name
+        self._server_timeout = server_timeout
         self._nameservers = nameservers
         self._pending: dict[int, tuple[asyncio.Future[pycares.DNSResult], aiodns.DNSResolver]] = {}
         self.reasons: list[str] = []
@@ -134,7 +143,7 @@ class _Questions:
 
     def ask(self, number: int) -> None:
         resolver = aiodns.DNSResolver(
-            nameservers=self._nameservers or None, timeout=_SERVER_TIMEOUT, tries=1
+            nameservers=self._nameservers or None, timeout=self._server_timeout, tries=1
         )
         self._pending[number] = (resolver.query_dns(self._name, "TXT"), resolver)
 

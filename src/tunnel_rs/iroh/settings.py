@@ -1,14 +1,21 @@
 """How peers are found and dialled in iroh mode. Built by `config`, frozen."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from tunnel_rs.iroh.discovery_settings import DiscoverySettings
+from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import Secret, SocketAddr
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """One endpoint: our identity, our sockets, and which ways of finding peers are on."""
+    """One endpoint: our identity, our sockets, and which ways of finding peers are on.
+
+    By default nothing is asked for and nothing is told outside the local network; the public
+    relays and discovery that users get by default are filled in by `config`.
+    """
 
     secret_key: Secret[bytes] | None = None
     """Ed25519 seed, 32 bytes. None: a fresh one for this run."""
@@ -21,5 +28,21 @@ class EndpointSettings:
 
     peer_addrs: tuple[SocketAddr, ...] = ()
     """Known direct addresses of the server (client only)."""
+
+    relays: tuple[RelayUrl, ...] = ()
+    """Relays: a server is at home on the nearest, a client looks for the server on all of them."""
+
+    public_relays: bool = False
+    """`relays` are everybody's, not the user's own: a client leaves discovery a head start before
+    it asks them for a server that is probably on one of them only."""
+
+    relay_only: bool = False
+    """Use the given relays and nothing else: no UDP socket, no discovery of any kind."""
+
+    relay_ca_file: Path | None = None
+    """PEM file of certificate authorities trusted for relays beside the system's."""
+
+    discovery: DiscoverySettings = DiscoverySettings()
+    """Where our record is published, and where those of others are looked up."""
 
     transport: TransportSettings = TransportSettings()

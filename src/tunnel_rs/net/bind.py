@@ -30,7 +30,7 @@ async def bind(
         except OSError as error:
             # The port picked for the first address may be taken on the second: pick another.
             if error.errno != errno.EADDRINUSE or not remaining:
-                raise LocalError(f"cannot listen on {where}: {_advice(error)}") from None
+                raise LocalError(f"cannot listen on {where}: {listen_advice(error)}") from None
     raise AssertionError("unreachable")
 
 
@@ -92,7 +92,8 @@ def _bound_socket(ip: str, port: int, kind: socket.SocketKind) -> socket.socket:
     return sock
 
 
-def _advice(error: OSError) -> str:
+def listen_advice(error: OSError) -> str:
+    """What to do about an address that cannot be listened on."""
     match error.errno:
         case errno.EADDRINUSE:
             return "another program uses the port; stop it, or choose another port (0 = any free)"

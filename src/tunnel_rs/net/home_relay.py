@@ -21,6 +21,9 @@ LOSS_PATIENCE = 1.0
 SEARCH_EVERY = 2.0
 """Seconds between measurements while no home is connected."""
 
+STRAGGLER_TIME = 1.0
+"""Seconds relays have to answer a measurement after the first has."""
+
 MAX_MEASURED = 16
 """Relays that take part in the choice; more are not looked at."""
 
@@ -114,7 +117,10 @@ class HomeRelay:
 
     async def _keep_measuring(self) -> None:
         while True:
-            self._move(self._choice.measured(await self._report(), self._loop.time()))
+            found = self._choice.measured(await self._report(), self._loop.time())
+            # One that does not let itself be measured may be a relay all the same, and connecting
+            # to it tells what is wrong.
+            self._move(found if found or self._kept else self._relays[0].text)
             self._measure_now.clear()
             delay = next_report_delay(random.random) if self._told else SEARCH_EVERY
             try:
@@ -124,7 +130,20 @@ class HomeRelay:
                 pass
 
     async def _report(self) -> dict[str, float | None]:
-        latencies = await asyncio.gather(
-            *(measure(relay, self._face.session) for relay in self._relays)
-        )
-        return {relay.text: found for relay, found in zip(self._relays, latencies, strict=True)}
+        """What each relay's latency is. Relays that are much slower than the first to answer are
+        not waited for: they will not be home."""
+        async with TaskScope("measuring") as scope:
+            tasks = {
+                relay.text: scope.spawn(measure(relay, self._face.session), relay.text)
+                for relay in self._relays
+            }
+            pending = set(tasks.values())
+            while pending and not any(map(_answered, tasks.values())):
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if pending:
+                await asyncio.wait(pending, timeout=STRAGGLER_TIME)
+            return {url: task.result() if task.done() else None for url, task in tasks.items()}
+
+
+def _answered(task: "asyncio.Task[float | None]") -> bool:
+    return task.done() and task.result() is not None

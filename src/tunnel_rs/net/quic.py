@@ -35,6 +35,8 @@ ALPN = "multi-forward/1"
 
 MAX_UNACCEPTED = 64
 """Connections that wait for `accept`; beyond it newcomers are closed again."""
+MAX_HANDSHAKES_OF_ONE = 16
+"""Handshakes in progress with one peer behind a relay. Others are held off by Retry."""
 MAX_HELD_TRAINS = 256
 """Trains that wait for a full face; beyond it they are lost, as on a congested path."""
 LARGEST_ON_IPV4, LARGEST_ON_IPV6 = 1452, 1432
@@ -73,7 +75,8 @@ class UdpFace:
         self._ipv6 = socket.address.is_ipv6
 
     def reaches(self, address: Address) -> bool:
-        return isinstance(address, tuple) and len(address) == (4 if self._ipv6 else 2)
+        # Exactly a tuple: addresses behind a relay are tuples with names.
+        return type(address) is tuple and len(address) == (4 if self._ipv6 else 2)
 
     def send_train(self, train: bytes | memoryview, segment_size: int, address: Any) -> bool:
         return self.socket.send_train(train, segment_size, address)
@@ -164,6 +167,14 @@ class QuicEndpoint:
         """Dial at `address` too, unless somebody has answered already."""
         self.send_trains(connection.engine.add_candidate(address))
 
+    def probe(self, connection: QuicConnection, address: Address) -> bool:
+        """Ask a server whether it is at `address` too; the connection moves there once it answers.
+        False when it cannot be asked now: see `PathMoves.probe`."""
+        if not self.reaches(address) or not connection.engine.probe(address):
+            return False
+        self.schedule_flush(connection)
+        return True
+
     def send_error(self, address: Address) -> str:
         """Why nothing could be sent there; empty when nothing is known."""
         face = self._face(address)
@@ -194,6 +205,10 @@ class QuicEndpoint:
         self._held.clear()
         for face in self._faces:
             face.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     @property
     def connection_count(self) -> int:
@@ -293,6 +308,22 @@ class QuicEndpoint:
         for connection in touched:
             connection.flush()
 
+    def paths_lost(self, concerns: Callable[[Address], bool]) -> None:
+        """A face cannot send to the addresses that `concerns` holds for."""
+        for connection in self._reached_by(concerns):
+            connection.engine.path_lost()
+
+    def ask_peers(self, concerns: Callable[[Address], bool]) -> None:
+        """Something has happened to the addresses that `concerns` holds for (they can be sent to
+        again, or a peer is said to have left): see who is there."""
+        now = self._loop.time()
+        for connection in self._reached_by(concerns):
+            connection.engine.ask(now)
+            self.schedule_flush(connection)
+
+    def _reached_by(self, concerns: Callable[[Address], bool]) -> list[QuicConnection]:
+        return [c for c in self._ids if c.engine.peer is not None and concerns(c.engine.address)]
+
     def writable(self) -> None:
         """A face that was full has room again."""
         for face, held in list(self._held.items()):
@@ -310,19 +341,29 @@ class QuicEndpoint:
             return None
         if (connection := self._forgotten_by_peer(datagram)) is not None:
             return connection
+        forgeable = face.validates(address)
+        if not forgeable and self._is_greedy(address):
+            return None
         verdict = self._admission.judge(
             datagram,
             address,
             now,
             handshakes=len(self._handshakes),
             connections=len(self._ids),
-            forgeable=face.validates(address),
+            forgeable=forgeable,
         )
         if isinstance(verdict, Newcomer):
             return self._welcome(verdict)
         if verdict is not None:
             self.send_trains([(verdict, len(verdict), address)])
         return None
+
+    def _is_greedy(self, address: Address) -> bool:
+        """Whether a peer whose address is proven has as many handshakes in progress as one may."""
+        if len(self._handshakes) < MAX_HANDSHAKES_OF_ONE:
+            return False
+        same = sum(connection.engine.address == address for connection in self._handshakes)
+        return same >= MAX_HANDSHAKES_OF_ONE
 
     def _forgotten_by_peer(self, datagram: memoryview) -> QuicConnection | None:
         """The dialled connection that a stateless reset belongs to. Those that others dialled end

@@ -124,12 +124,15 @@ class RelayClient:
         self._queued_bytes = 0
         self._queued_at = 0.0
         self._wake = asyncio.Event()
+        self._all_sent = asyncio.Event()
         self._connection: RelayConnection | None = None
         self._over: asyncio.Future[Failed] | None = None
         self._addresses: dict[EndpointId, RelayAddr] = {}
         self._batch_open = False
         self._retry_now = asyncio.Event()
         self._up = asyncio.Event()
+        self.problem = "not connected yet"
+        """Why it cannot be used now; empty when it can."""
         self.last_sent = self._loop.time()
         """Loop time of the latest `send`."""
         self.dropped = 0
@@ -174,8 +177,15 @@ class RelayClient:
             self._queued_at = now
         self._queue.extend(messages)
         self._queued_bytes += size
+        self._all_sent.clear()
         self._wake.set()
         return True
+
+    async def drain(self) -> None:
+        """Wait until all that was queued has been handed to the relay. Returns at once while there
+        is no connection."""
+        if self.is_up and self._queue:
+            await self._all_sent.wait()
 
     async def close(self) -> None:
         """End the connection and stop dialling. Idempotent; no callback comes afterwards."""
@@ -197,6 +207,7 @@ class RelayClient:
                 delay = self._denied_backoff.next_delay()
             else:
                 delay = self._backoff.next_delay()
+            self.problem = failure.reason
             self._on_state(RelayDown(self.url, failure.reason, delay, was_up))
             await self._pause(delay)
 
@@ -251,6 +262,7 @@ class RelayClient:
         self._forget_old(self._loop.time())
         self._wake.set()
         self._up.set()
+        self.problem = ""
         self._on_state(RelayUp(self.url))
         since = self._loop.time()
         timer = _Timer(self._loop, connection, self._timer_fired)
@@ -341,6 +353,7 @@ class RelayClient:
                         message = queue.popleft()
                         self._queued_bytes -= len(message)
                         await websocket.send_bytes(message)
+            self._all_sent.set()
 
 
 class _Timer:

@@ -69,6 +69,11 @@ class RelayFace:
         client = self._clients.get(url)
         return client.round_trip if client else None
 
+    def problem(self, url: str) -> str:
+        """Why a relay cannot be used now; empty when it can."""
+        client = self._clients.get(url)
+        return client.problem if client else "not connected"
+
     def keep(self, url: str) -> None:
         """Connect to this relay and stay: it is our home, or the user named it. Raises ValueError
         for what is no relay URL, RuntimeError when there are too many or the face is closed."""
@@ -102,6 +107,13 @@ class RelayFace:
         waits. False when they had to be dropped: no room, too many relays, no valid URL."""
         client = self._clients.get(addr.url) or self._client(addr.url)
         return client is not None and client.send(addr.endpoint_id, segment_size, view)
+
+    async def drain(self) -> None:
+        """Wait until all that was sent has been handed to the relays that are connected."""
+        async with TaskScope("draining relays") as scope:
+            for client in self._clients.values():
+                scope.spawn(client.drain(), client.url)
+            await scope.join()
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""

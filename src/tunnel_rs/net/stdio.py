@@ -33,8 +33,14 @@ async def join_stdio(
     ours is seen as EOF by whoever reads."""
     reading, writing = _take_over(stdin, os.O_RDONLY), _take_over(stdout, os.O_WRONLY)
     if _is_one_socket(reading, writing):
-        os.close(writing)
-        return await join_tcp(socket.socket(fileno=reading), stream, attach, on_end)
+        blocking = os.get_blocking(writing)
+
+        def restore(end: SpliceEnd) -> None:
+            os.set_blocking(writing, blocking)
+            os.close(writing)
+            on_end(end)
+
+        return await join_tcp(socket.socket(fileno=reading), stream, attach, restore)
     side = StdioSide(stream, on_end)
     side.writer = await _open_writer(writing, side)
     await _open_reader(reading, side)

@@ -14,6 +14,7 @@ import sys
 from typing import Protocol, TypeVar
 
 from tunnel_rs.errors import LocalError
+from tunnel_rs.net.moderation import PAUSE, ReceiveModeration
 from tunnel_rs.values import SocketAddr
 
 ControlMessage = tuple[int, int, bytes]
@@ -30,7 +31,8 @@ _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
 _ANCILLARY_SIZE = 128
 _LARGEST = 65_535
-_DATAGRAMS_PER_WAKE = 64
+_GATHERED = 2 * _LARGEST + (64 << 10)
+_READS_PER_WAKE = 64
 _BYTES_PER_WAKE = 512 << 10
 _SEGMENT_FORMAT = struct.Struct("=H")
 _MAX_REMEMBERED = 4096
@@ -76,8 +78,8 @@ class UdpSocket:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._sink: TrainSink | None = None
-        self._buffer = bytearray(_LARGEST)
-        self._view = memoryview(self._buffer)
+        self._moderation = ReceiveModeration()
+        self._pause: asyncio.TimerHandle | None = None
         self._rest: tuple[memoryview, int, SockAddr] | None = None
         self._waiting_to_write = False
         self._closed = False
@@ -90,6 +92,8 @@ class UdpSocket:
         self.segmentation = offload and linux
         self.coalescing = offload and linux and self._enable(_SOL_UDP, _UDP_GRO)
         self.mirroring = mirror and linux and self._enable_mirroring()
+        # Without the kernel's help, datagrams are gathered one behind the other.
+        self._view = memoryview(bytearray(_LARGEST if self.coalescing else _GATHERED))
 
     @classmethod
     def bind(
@@ -131,6 +135,11 @@ class UdpSocket:
         """Bytes the kernel granted for what waits to be read."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
+    @property
+    def send_buffer(self) -> int:
+        """Bytes the kernel granted for what waits to leave."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
     def error(self, address: SockAddr) -> str:
         """Why the kernel refused to send there when we last tried (`network is unreachable`);
         empty when it did not."""
@@ -148,6 +157,8 @@ class UdpSocket:
             return
         self._closed = True
         self._rest = None
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
@@ -156,31 +167,72 @@ class UdpSocket:
 
     def _readable(self) -> None:
         assert self._sink is not None
-        read = self._read_message if self.coalescing or self.mirroring else self._read_one
-        datagrams = octets = 0
-        while datagrams < _DATAGRAMS_PER_WAKE and octets < _BYTES_PER_WAKE:
+        datagrams = self._read_trains() if self.coalescing else self._gather()
+        self._sink.end_batch()
+        if self._moderation.pause_after(datagrams, self._loop.time()) and not self._closed:
+            self._loop.remove_reader(self._sock)
+            self._pause = self._loop.call_later(PAUSE, self._look_again)
+
+    def _look_again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock, self._readable)
+        self._readable()
+
+    def _read_trains(self) -> int:
+        """Deliver what the kernel has gathered; returns how many datagrams there were."""
+        assert self._sink is not None
+        reads = datagrams = octets = 0
+        while reads < _READS_PER_WAKE and octets < _BYTES_PER_WAKE:
+            reads += 1
             try:
-                size, segment_size, address = read()
+                size, segment_size, address = self._read_message(self._view)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 # A queued ICMP error of an earlier send (Windows, or a connected peer); the
                 # datagrams behind it are still there.
-                datagrams += 1
                 continue
             octets += size
-            datagrams += 1
             # Nothing can be sent to port 0: such a source is forged.
             if size and address[1]:
+                datagrams += -(-size // segment_size)
                 self._sink.receive_train(self._view[:size], segment_size, address)
-        self._sink.end_batch()
+        return datagrams
 
-    def _read_one(self) -> tuple[int, int, SockAddr]:
-        size, address = self._sock.recvfrom_into(self._buffer)
+    def _gather(self) -> int:
+        """Read datagram by datagram, and deliver runs of one size from one address as trains."""
+        assert self._sink is not None
+        view, deliver = self._view, self._sink.receive_train
+        read = self._read_message if self.mirroring else self._read_one
+        reads = datagrams = start = end = segment_size = last = 0
+        source: SockAddr = ("", 0)
+        while reads < _READS_PER_WAKE and end + _LARGEST <= len(view):
+            reads += 1
+            try:
+                size, _, address = read(view[end:])
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                continue
+            if not size or not address[1]:
+                continue
+            datagrams += 1
+            if address != source or size > segment_size or last < segment_size:
+                if end > start:
+                    deliver(view[start:end], segment_size, source)
+                start, segment_size, source = end, size, address
+            end += size
+            last = size
+        if end > start:
+            deliver(view[start:end], segment_size, source)
+        return datagrams
+
+    def _read_one(self, into: memoryview) -> tuple[int, int, SockAddr]:
+        size, address = self._sock.recvfrom_into(into)
         return size, size, address
 
-    def _read_message(self) -> tuple[int, int, SockAddr]:
-        size, ancillary, _, address = self._sock.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
+    def _read_message(self, into: memoryview) -> tuple[int, int, SockAddr]:
+        size, ancillary, _, address = self._sock.recvmsg_into([into], _ANCILLARY_SIZE)
         segment_size = size
         for level, kind, data in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:

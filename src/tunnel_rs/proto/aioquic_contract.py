@@ -13,6 +13,9 @@ from aioquic.quic.configuration import QuicConfiguration
 
 SUPPORTED = "aioquic>=1.7.2,<1.8"
 
+FRAME_HANDLERS = "_QuicConnection__frame_handlers"
+"""Attribute of each connection: a dict from frame type to (handler, epochs it is allowed in)."""
+
 _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
     connection.QuicConnection: {
         "_close_end": (),
@@ -27,12 +30,17 @@ _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
         "_handle_reset_stream_frame": ("context", "frame_type", "buf"),
         "_handle_stop_sending_frame": ("context", "frame_type", "buf"),
         "_handle_stream_frame": ("context", "frame_type", "buf"),
+        "_add_network_path": ("network_path",),
+        "_handle_path_response_frame": ("context", "frame_type", "buf"),
         "_idle_timeout": (),
         "_initialize": ("peer_cid",),
         "_payload_received": ("context", "plain", "crypto_frame_required"),
         "_parse_transport_parameters": ("data", "from_session_ticket"),
         "_alpn_handler": ("alpn_protocol",),
         "_replenish_connection_ids": (),
+        "_retire_peer_cid": ("connection_id",),
+        "_send_probing_frames": ("network_path", "now"),
+        "_serialize_transport_parameters": (),
         "_unblock_streams": ("is_unidirectional",),
         "_write_ack_frame": ("builder", "space", "now"),
         "_write_application": ("builder", "network_path", "now"),
@@ -91,8 +99,10 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_pacing_at",
         "_packet_number",
         "_peer_cid",
+        "_peer_cid_available",
         "_ping_pending",
         "_probe_pending",
+        "_remote_ack_delay_exponent",
         "_remote_max_data",
         "_remote_max_data_used",
         "_remote_max_idle_timeout",
@@ -138,6 +148,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_signature_algorithms",
         "_supported_groups",
     ),
+    recovery.QuicPacketNumberWindow: ("_received", "_size"),
     packet_builder.QuicPacketBuilder: ("_datagram_needs_padding",),
     _crypto.AEAD: ("_aead", "_iv"),
     _crypto.HeaderProtection: ("_encryptor", "_is_chacha20"),
@@ -162,6 +173,7 @@ def _specimens() -> list[object]:
         pair,
         context,
         builder,
+        recovery.QuicPacketNumberWindow(),
         pair.send.aead,
         pair.send.hp,
     ]
@@ -180,6 +192,8 @@ def _missing() -> list[str]:
             actual = tuple(inspect.signature(function).parameters)[1:] if function else None
             if actual != expected:
                 found.append(f"{owner.__name__}.{name}")
+    if FRAME_HANDLERS not in connection.QuicConnection.__init__.__code__.co_names:
+        found.append(f"QuicConnection.{FRAME_HANDLERS}")
     return found
 
 

@@ -97,6 +97,10 @@ class CertificateCredentials:
         number = self._certificate.private_key.private_numbers().private_value
         return number.to_bytes(32, "big")
 
+    def sign(self, message: bytes) -> bytes:
+        """ECDSA on P-256 with SHA-256."""
+        return self._certificate.private_key.sign(message, ec.ECDSA(hashes.SHA256()))
+
     def configure(self, configuration: QuicConfiguration, *, peer: EndpointId | None) -> None:
         configuration.certificate = self._certificate.certificate
         configuration.private_key = self._certificate.private_key

@@ -21,6 +21,9 @@ class Credentials(Protocol):
     def reset_key(self) -> bytes:
         """Secret bytes that stateless reset tokens are derived from."""
 
+    def sign(self, message: bytes) -> bytes:
+        """A signature of `message` by our key, of the key's own kind."""
+
     def configure(self, configuration: QuicConfiguration, *, peer: EndpointId | None) -> None:
         """Fill in certificate, key and server name. `peer` is who is dialled; None on a server."""
 

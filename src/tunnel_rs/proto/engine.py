@@ -27,14 +27,16 @@ from aioquic.quic.packet import (
     pull_quic_transport_parameters,
 )
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
 
 from tunnel_rs.proto import aioquic_contract
+from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_delay
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
+from tunnel_rs.proto.path_moves import PathMoves
 from tunnel_rs.proto.recovery import Recovery
-from tunnel_rs.proto.stream_scheduler import StreamScheduler
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId
 
@@ -111,7 +113,7 @@ def _configuration(
     )
 
 
-class Engine(StreamScheduler):
+class Engine(PathMoves):
     """One connection. Call `receive`, then `next_event` until None, then `trains`, then
     `get_timer`; after any other call that changes something, `trains` and `get_timer`."""
 
@@ -151,9 +153,11 @@ class Engine(StreamScheduler):
         self._mtu = MtuDiscovery()
         self._mtu_address: Address = None
         self._peer_largest_datagram = _LARGEST_DATAGRAM
+        self._ack_frequency: AckFrequency | None = None
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
+        self._path_is_down = False
         self._heard_at: float | None = None
         self._key_used_from = 0
         self._first_flight: list[Train] = []
@@ -259,6 +263,15 @@ class Engine(StreamScheduler):
         """Whether a valid answer has decided between the candidates."""
         return not self._candidates
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since we asked and got no answer; 0.0 when nothing is unanswered."""
+        return 0.0 if self._silent_since is None else now - self._silent_since
+
+    @property
+    def path_is_down(self) -> bool:
+        """Whether `path_lost` was called for the present address."""
+        return self._path_is_down
+
     @property
     def smoothed_rtt(self) -> float:
         """Seconds."""
@@ -306,6 +319,21 @@ class Engine(StreamScheduler):
             self._key_used_from = self._packet_number
             super().request_key_update()
 
+    # The present path
+
+    def path_lost(self) -> None:
+        """Nothing can be sent to the present address for now: silence says nothing of the peer, so
+        that only the idle timeout ends the connection."""
+        self._path_is_down = True
+
+    def ask(self, now: float) -> None:
+        """Make sure that the peer is there: it is asked at once, whatever timers were set. Call it
+        too when a path that was lost works again."""
+        if self._handshake_confirmed and not self.is_closing:
+            self._path_is_down = False
+            self._silent_since = None
+            self._recovery.probe_at_once(now)
+
     # Input
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
@@ -338,15 +366,14 @@ class Engine(StreamScheduler):
 
     def is_stateless_reset(self, datagram: bytes) -> bool:
         """Whether the peer says with it that it has forgotten this connection (RFC 9000 section
-        10.3.1). It comes under a made-up connection id. Only the token of the peer's id in use is
-        compared."""
-        token = self._peer_cid.stateless_reset_token
-        return (
-            bool(token)
-            and not datagram[0] & 0x80
-            and len(datagram) >= _MIN_STATELESS_RESET
-            and hmac.compare_digest(datagram[-16:], token)
-        )
+        10.3.1). It comes under a made-up connection id. Only the tokens of the peer's ids in use
+        are compared."""
+        if len(datagram) < _MIN_STATELESS_RESET or datagram[0] & 0x80:
+            return False
+        tokens = self.probed_reset_tokens()
+        if self._peer_cid.stateless_reset_token:
+            tokens.append(self._peer_cid.stateless_reset_token)
+        return any(hmac.compare_digest(datagram[-16:], token) for token in tokens)
 
     def _terminate(self, code: int, reason: str) -> None:
         """End at once, without a word to the peer."""
@@ -364,8 +391,11 @@ class Engine(StreamScheduler):
             return _as_trains(self._close_datagrams)
         if self._state in _ENDED or not self._network_paths:
             return []
+        confirmed = self._handshake_confirmed and not self.is_closing
+        if confirmed and self._mtu_address != self.address:
+            self._begin_path(now)
         trains = self._packets(now)
-        if self._handshake_confirmed and not self.is_closing:
+        if confirmed:
             trains += self._mtu_probe(now)
         if self._ack_eliciting_sent_since_receipt and self._silent_since is None:
             self._silent_since = now
@@ -385,16 +415,21 @@ class Engine(StreamScheduler):
             self._close_datagrams = datagrams
         return _as_trains(datagrams)
 
+    def _begin_path(self, now: float) -> None:
+        """The peer is reached at another address than before: nothing is known of that path."""
+        moved, self._mtu_address = self._mtu_address is not None, self.address
+        wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
+        self._mtu.restart(wanted)
+        self._use_datagram_size()
+        if moved:
+            self._recovery.restart()
+            self.ask(now)
+
     def _mtu_probe(self, now: float) -> list[Train]:
         """A probe for a larger datagram size, when one is due. It is outside congestion control
         (RFC 9000 section 14.4)."""
         if not self._network_paths[0].is_validated:
             return []
-        if self._mtu_address != self.address:
-            self._mtu_address = self.address
-            wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
-            self._mtu.restart(wanted)
-            self._use_datagram_size()
         size = self._mtu.next_probe(now)
         if size is None:
             return []
@@ -430,6 +465,31 @@ class Engine(StreamScheduler):
         self._max_datagram_size = self._mtu.size
         self._recovery.set_datagram_size(self._mtu.size)
 
+    def _has_work(self, now: float) -> bool:
+        frequency = self._ack_frequency
+        if frequency is not None:
+            frequency.window_is(self._loss.congestion_window // self._max_datagram_size)
+            if frequency.is_due:
+                return True
+        return super()._has_work(now)
+
+    def _write_control_frames(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        super()._write_control_frames(builder, space)
+        if self._ack_frequency is not None and self._ack_frequency.is_due:
+            buf = builder.start_frame(
+                ACK_FREQUENCY,
+                capacity=2 + 4 * 8,
+                handler=self._on_ack_frequency_delivery,
+                handler_args=(self._ack_frequency,),
+            )
+            buf.push_bytes(self._ack_frequency.next_frame())
+
+    def _on_ack_frequency_delivery(
+        self, delivery: QuicDeliveryState, frequency: AckFrequency
+    ) -> None:
+        if delivery is not QuicDeliveryState.ACKED:
+            frequency.is_due = True
+
     def _repeat_close(self) -> None:
         """Answer packets that cross our close with the close, less and less often
         (RFC 9000 section 10.2.1)."""
@@ -446,9 +506,17 @@ class Engine(StreamScheduler):
             return timer
         if self._keep_alive_at is not None:
             timer = min(timer, self._keep_alive_at)
-        if self._silent_since is not None and self._settings.silence_timeout is not None:
-            timer = min(timer, self._silent_since + self._settings.silence_timeout)
+        if (ends := self._silence_ends) is not None:
+            timer = min(timer, ends)
         return timer
+
+    @property
+    def _silence_ends(self) -> float | None:
+        """When a peer that answers nothing is given up."""
+        silence = self._settings.silence_timeout
+        if silence is None or self._silent_since is None or self._path_is_down:
+            return None
+        return self._silent_since + silence
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
@@ -457,12 +525,11 @@ class Engine(StreamScheduler):
         if self._state in _ENDED:
             super().handle_timer(now)
             return
-        silence = self._settings.silence_timeout
-        if silence is not None and self._silent_since is not None:
-            if now >= self._silent_since + silence:
-                self.timed_out = True
-                self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
-                return
+        if (ends := self._silence_ends) is not None and now >= ends:
+            silence = self._settings.silence_timeout
+            self.timed_out = True
+            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
+            return
         super().handle_timer(now)
         self.timed_out = self.is_terminated
         if self._mtu.timed_out(self._recovery.probe_count, now):
@@ -491,8 +558,15 @@ class Engine(StreamScheduler):
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         parameters = pull_quic_transport_parameters(Buffer(data=data))
+        if parameters.ack_delay_exponent is not None:
+            # aioquic 1.7.2 reads it and keeps the default.
+            self._remote_ack_delay_exponent = parameters.ack_delay_exponent
         if parameters.max_udp_payload_size is not None:
             self._peer_largest_datagram = parameters.max_udp_payload_size
+        delay = min_ack_delay(data)
+        if delay is not None:
+            self._ack_frequency = AckFrequency(delay)
+        self._peer_allows_moves = not parameters.disable_active_migration
 
     def _idle_timeout(self) -> float:
         if self._remote_max_idle_timeout == 0:

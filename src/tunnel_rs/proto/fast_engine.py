@@ -29,6 +29,7 @@ from tunnel_rs.proto.packet_protection import (
     is_supported,
 )
 from tunnel_rs.proto.sent_trains import SentTrain
+from tunnel_rs.proto.stream_run import StreamRun
 
 MAX_TRAIN = 65_000
 """Bytes of one train; UDP carries at most 65,507."""
@@ -43,6 +44,9 @@ _MIN_ACK_DELAY, _MAX_ACK_DELAY = 0.002, 0.010
 _MAX_LEAD_RANGES = 4
 _MAX_LEAD = 80
 
+_SCRATCH = memoryview(bytearray(MAX_TRAIN))
+"""Where trains are sealed; each is copied out before the next one begins."""
+
 _ONE_RTT = tls.Epoch.ONE_RTT
 _STREAM, _FIN, _LEN, _OFF = 0x08, 0x01, 0x02, 0x04
 _MAX_HEAD = 25
@@ -54,8 +58,6 @@ class FastEngine(Engine):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._buffer = bytearray(MAX_TRAIN)
-        self._view = memoryview(self._buffer)
         self._is_supported = False
         self._sealed_with: tuple[object, int] | None = None
         self._packets_with_key = 0
@@ -144,7 +146,7 @@ class FastEngine(Engine):
                 record, end = sent
                 budget -= record.packets
                 pacer.spend(record.sent_bytes)
-                trains.append((bytes(self._view[:end]), record.size, self.address))
+                trains.append((bytes(_SCRATCH[:end]), record.size, self.address))
             if budget <= 0:
                 break
         if self._work and window >= size and budget <= 0:
@@ -183,7 +185,7 @@ class FastEngine(Engine):
         lead = self._ack_lead(now, step - (stop - start)) if segments == 1 else b""
         base = start - sender._buffer_start
         with memoryview(sender._buffer) as data, data[base : base + stop - start] as part:
-            end = sealer.seal(self._view, number, frame, start, part, step, lead + last_frame)
+            end = sealer.seal(_SCRATCH, number, frame, start, part, step, lead + last_frame)
         record = SentTrain(
             number,
             number + segments,
@@ -271,28 +273,8 @@ class FastEngine(Engine):
         opened, stopped = opener.open(train, segment_size, space.expected_packet_number)
         if not opened:
             return stopped
-        chunks: dict[QuicStream, list[bytes]] = {}
-        eliciting = 0
-        run = end = space.largest_received_packet + 1
         try:
-            for number, frames in opened:
-                if number != end or number <= space.largest_received_packet:
-                    self._note_received(space, run, end, now)
-                    run = end = number
-                    if number in space.received_packets:
-                        continue
-                    # A gap, or a packet that fills one: the sender wants to know at once.
-                    self._ack_now = True
-                    self._ack_early_until = self._received_count + _EARLY_PACKETS
-                end = number + 1
-                if len(frames) > _MAX_HEAD and self._take_stream_frame(frames, chunks):
-                    eliciting += 1
-                else:
-                    self._deliver(chunks)
-                    eliciting += self._take_frames(frames, train, now)
-                    if self.is_closing:
-                        return len(train)
-            self._deliver(chunks)
+            eliciting = self._take_opened(opened, train, now)
         except QuicConnectionError as exc:
             self.close(
                 error_code=exc.error_code,
@@ -300,7 +282,8 @@ class FastEngine(Engine):
                 reason_phrase=exc.reason_phrase,
             )
             return len(train)
-        self._note_received(space, run, end, now)
+        if self.is_closing:
+            return len(train)
         self._heard(now)
         self._received_count += len(opened)
         self._unacknowledged += eliciting
@@ -308,6 +291,39 @@ class FastEngine(Engine):
             delay = min(max(_MIN_ACK_DELAY, self.smoothed_rtt / 8), _MAX_ACK_DELAY)
             space.ack_at = now + delay
         return stopped
+
+    def _take_opened(self, opened: list[tuple[int, bytes]], train: memoryview, now: float) -> int:
+        """Take in packets; returns how many elicit an acknowledgement."""
+        space = self._space
+        eliciting = 0
+        run: StreamRun | None = None
+        first = end = space.largest_received_packet + 1
+        for number, frames in opened:
+            if number != end or number <= space.largest_received_packet:
+                self._note_received(space, first, end, now)
+                first = end = number
+                if number in space.received_packets:
+                    continue
+                # A gap, or a packet that fills one: the sender wants to know at once.
+                self._ack_now = True
+                self._ack_early_until = self._received_count + _EARLY_PACKETS
+            end = number + 1
+            if run is not None:
+                if run.take(frames):
+                    eliciting += 1
+                    continue
+                self._finish_run(run)
+            run = self._begin_run(frames) if len(frames) > _MAX_HEAD else None
+            if run is not None:
+                eliciting += 1
+                continue
+            eliciting += self._take_frames(frames, train, now)
+            if self.is_closing:
+                return eliciting
+        if run is not None:
+            self._finish_run(run)
+        self._note_received(space, first, end, now)
+        return eliciting
 
     def _note_received(self, space: QuicPacketSpace, start: int, end: int, now: float) -> None:
         """Remember packets `start` to `end - 1`, none of which had been received."""
@@ -318,74 +334,73 @@ class FastEngine(Engine):
             space.largest_received_time = now
             space.expected_packet_number = end
         window = space.received_packets
-        for number in range(max(start, end - 2 * MAX_ACK_RANGES), end):
-            window.add(number)
+        if end - start > 1:
+            window._received.update(range(max(start, end - window._size), end - 1))
+        window.add(end - 1)
         space.ack_queue.add(start, end)
         if len(space.ack_queue) > MAX_ACK_RANGES:
             space.ack_queue.shift()
 
-    def _take_stream_frame(self, frames: bytes, chunks: dict[QuicStream, list[bytes]]) -> bool:
-        """Take a packet of more than `_MAX_HEAD` bytes that is one in-order STREAM frame of a
-        stream we know, without FIN. False, and nothing done, for anything else."""
+    def _begin_run(self, frames: bytes) -> StreamRun | None:
+        """Read a packet of more than `_MAX_HEAD` bytes that is one in-order STREAM frame of a
+        stream we know, without FIN. None, and nothing done, for anything else."""
         kind = frames[0]
-        if kind & 0xF8 != _STREAM or kind & _FIN:
-            return False
+        if kind & 0xF8 != _STREAM or kind & _FIN or not kind & _OFF:
+            return None
         first = frames[1]
         if first < 0x40:
-            stream_id, at = first, 2
+            stream_id, offset_at = first, 2
         else:
-            at = 1 + (1 << (first >> 6))
-            stream_id = int.from_bytes(frames[1:at], "big") & (1 << (8 * (at - 1) - 2)) - 1
+            offset_at = 1 + (1 << (first >> 6))
+            mask = (1 << (8 * (offset_at - 1) - 2)) - 1
+            stream_id = int.from_bytes(frames[1:offset_at], "big") & mask
         stream = self._streams.get(stream_id)
-        if stream is None or not kind & _OFF:
-            return False
-        size = 1 << (frames[at] >> 6)
-        offset = int.from_bytes(frames[at : at + size], "big") & (1 << (8 * size - 2)) - 1
-        at += size
+        if stream is None:
+            return None
+        size = 1 << (frames[offset_at] >> 6)
+        at = offset_at + size
+        offset = int.from_bytes(frames[offset_at:at], "big") & (1 << (8 * size - 2)) - 1
+        data_at = at
         if kind & _LEN:
             size = 1 << (frames[at] >> 6)
-            length = int.from_bytes(frames[at : at + size], "big") & (1 << (8 * size - 2)) - 1
-            at += size
-            if at + length != len(frames):
-                return False
+            data_at = at + size
+            length = int.from_bytes(frames[at:data_at], "big") & (1 << (8 * size - 2)) - 1
+            if data_at + length != len(frames):
+                return None
         receiver = stream.receiver
-        stop = offset + len(frames) - at
         if (
             offset != receiver._buffer_start
-            or stop <= receiver.highest_offset
+            or offset != receiver.highest_offset
+            or data_at == len(frames)
             or receiver._buffer
             or receiver._final_size is not None
             or receiver.is_finished
         ):
-            return False
-        used = self._local_max_data.used + stop - receiver.highest_offset
-        if stop > stream.max_stream_data_local or used > self._local_max_data.value:
+            return None
+        run = StreamRun(
+            stream,
+            self._local_max_data,
+            frames,
+            offset_at=offset_at,
+            width=at - offset_at,
+            data_at=data_at,
+        )
+        if not run.is_within_limits:
             raise QuicConnectionError(
                 error_code=QuicErrorCode.FLOW_CONTROL_ERROR,
                 frame_type=kind,
                 reason_phrase="Over data limit",
             )
-        self._local_max_data.used = used
-        receiver._buffer_start = receiver.highest_offset = stop
-        data = frames[at:]
-        pieces = chunks.get(stream)
-        if pieces is None:
-            chunks[stream] = [data]
-        else:
-            pieces.append(data)
-        return True
+        return run
 
-    def _deliver(self, chunks: dict[QuicStream, list[bytes]]) -> None:
-        for stream, pieces in chunks.items():
-            assert stream.stream_id is not None
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self._events.append(
-                StreamDataReceived(data=data, end_stream=False, stream_id=stream.stream_id)
-            )
-        if chunks:
-            chunks.clear()
-            if self._connection_window.update(self._local_max_data.used):
-                self._limits_changed = True
+    def _finish_run(self, run: StreamRun) -> None:
+        run.commit()
+        stream_id = run.stream.stream_id
+        assert stream_id is not None
+        data = run.pieces[0] if len(run.pieces) == 1 else b"".join(run.pieces)
+        self._events.append(StreamDataReceived(data=data, end_stream=False, stream_id=stream_id))
+        if self._connection_window.update(self._local_max_data.used):
+            self._limits_changed = True
 
     def _take_frames(self, frames: bytes, train: memoryview, now: float) -> int:
         """Any other packet: aioquic's parser. Returns 1 when it elicits an acknowledgement."""

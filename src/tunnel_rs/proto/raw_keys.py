@@ -57,6 +57,10 @@ class Identity:
     def reset_key(self) -> bytes:
         return self.private_key.private_bytes_raw()
 
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 (RFC 8032)."""
+        return self.private_key.sign(message)
+
     def configure(self, configuration: QuicConfiguration, *, peer: EndpointId | None) -> None:
         configuration.certificate = self.certificate
         configuration.private_key = self.private_key

@@ -1,5 +1,6 @@
 """Loss recovery (RFC 9002): aioquic's for single packets, and the same rules for trains."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 
@@ -77,6 +78,21 @@ class Recovery(QuicPacketRecovery):
     def is_probing(self) -> bool:
         """A probe timeout has fired and nothing has been acknowledged since."""
         return self._pto_count > 0
+
+    def restart(self) -> None:
+        """Begin anew, for another path (RFC 9000 section 9.4)."""
+        self._pto_count = 0
+        self._rtt_initialized = False
+        self._rtt_min = math.inf
+        self._rtt_latest = self._rtt_smoothed = self._rtt_variance = 0.0
+        control: object = self._cc
+        assert isinstance(control, WindowControl)
+        control.restart()
+
+    def probe_at_once(self, now: float) -> None:
+        """Send a probe, as if its timeout had come; the backoff begins anew."""
+        self._pto_count = 0
+        self.reschedule_data(now=now)
 
     def get_loss_detection_time(self, *, amplification_limited: bool = False) -> float | None:
         due = super().get_loss_detection_time(amplification_limited=amplification_limited)

@@ -33,6 +33,11 @@ _STREAM_LIMIT_FRAME_CAPACITY = 17
 _ONE_RTT = tls.Epoch.ONE_RTT
 
 
+def _wants_to_speak(path: QuicNetworkPath) -> bool:
+    """Whether frames that belong to one path wait to be sent on it."""
+    return bool(path.remote_challenges) or not (path.is_validated or path.local_challenge_sent)
+
+
 def _id(stream: QuicStream) -> int:
     """A data stream's id; only crypto streams have none."""
     assert stream.stream_id is not None
@@ -298,7 +303,7 @@ class StreamScheduler(QuicConnection):
             or self._streams_blocked_pending
             or not self._crypto_streams[_ONE_RTT].sender.buffer_is_empty
             or any(not cid.was_sent for cid in self._host_cids)
-            or any(path.remote_challenges or not path.is_validated for path in self._network_paths)
+            or any(map(_wants_to_speak, self._network_paths))
         )
 
     def _write_application(

@@ -48,3 +48,6 @@ class TransportSettings:
 
     fast_path: bool = True
     """Seal and open established stream traffic as trains; off, aioquic does all of it."""
+
+    offload: bool = True
+    """Let the kernel segment and coalesce datagrams (GSO, GRO) where it can."""

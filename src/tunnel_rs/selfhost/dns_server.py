@@ -11,6 +11,7 @@ from aiohttp import web
 from tunnel_rs.errors import ConfigError, LocalError
 from tunnel_rs.net.bind import bind, local_address
 from tunnel_rs.net.dns_listener import TcpDnsServer, UdpDnsServer
+from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.resolver import SystemResolver
 from tunnel_rs.proto.dns_wire import Query, Response, ResponseCode
 from tunnel_rs.proto.dns_zone import Zone, truncated_response
@@ -22,6 +23,7 @@ from tunnel_rs.selfhost.dns_metrics import CONTENT_TYPE, DnsMetrics
 from tunnel_rs.selfhost.dns_settings import DnsServerSettings, DnsSettings
 from tunnel_rs.selfhost.http_listener import ConnectionLimits, Handler, HttpListener
 from tunnel_rs.selfhost.tls import ServerCertificate
+from tunnel_rs.selfhost.urls import certificate_names, server_urls
 from tunnel_rs.selfhost.zone_store import ZoneStore
 from tunnel_rs.values import EndpointId, HostPort, SocketAddr
 
@@ -72,6 +74,18 @@ class DnsServer:
         if self.http_address is None:
             return None
         return f"http://{self.http_address}/pkarr"
+
+    @property
+    def pkarr_urls(self) -> tuple[str, ...]:
+        """What to give to `--dns-server`, as seen from elsewhere. Valid once started."""
+        interfaces, https = local_interfaces(), self._settings.https
+        urls: tuple[str, ...] = ()
+        if self.https_address is not None and https is not None:
+            names = https.domains or certificate_names(https.cert_path.read_bytes())
+            urls = server_urls("https", self.https_address, names, interfaces)
+        elif self.http_address is not None:
+            urls = server_urls("http", self.http_address, (), interfaces)
+        return tuple(f"{url}pkarr" for url in urls)
 
     async def start(self) -> None:
         """Open the store and listen. Raises LocalError or ConfigError, with nothing left open."""

@@ -33,6 +33,8 @@ class HttpsSettings:
     bind: SocketAddr
     cert_path: Path
     key_path: Path
+    domains: tuple[str, ...] = ()
+    """Names of the server, to tell people what to type. Empty: those in the certificate."""
 
 
 @dataclass(frozen=True, slots=True)

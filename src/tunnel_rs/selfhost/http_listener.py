@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tunnel_rs.errors import LocalError
+from tunnel_rs.net.bind import listen_advice
 from tunnel_rs.proto.token_bucket import TokenBucket
 from tunnel_rs.values import SocketAddr
 
@@ -162,7 +163,7 @@ class HttpListener:
                 backlog=_BACKLOG,
             )
         except OSError as error:
-            raise LocalError(f"cannot listen on {self._address}: {error.strerror}") from None
+            raise LocalError(f"cannot listen on {self._address}: {listen_advice(error)}") from None
         self.bound = SocketAddr(self._address.ip, listener.getsockname()[1])
 
     def lift_deadline(self, request: web.BaseRequest) -> None:

@@ -1,11 +1,13 @@
 """An iroh-compatible relay server (spec `relay.md`)."""
 
 import asyncio
+from dataclasses import replace
 from typing import NamedTuple
 
 from aiohttp import web
 
 from tunnel_rs.errors import ConfigError
+from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.proto.relay_frames import MAX_MESSAGE
 from tunnel_rs.proto.relay_handshake import presented_token
@@ -14,6 +16,7 @@ from tunnel_rs.proto.token_bucket import TokenBucket
 from tunnel_rs.reports import Notice, Reporter, silent
 from tunnel_rs.selfhost.access_control import AccessControl
 from tunnel_rs.selfhost.http_listener import ConnectionLimits, Handler, HttpListener
+from tunnel_rs.selfhost.qad import QadListener, read_identity
 from tunnel_rs.selfhost.relay_metrics import CONTENT_TYPE, RelayMetrics
 from tunnel_rs.selfhost.relay_routes import (
     captive_portal_answer,
@@ -26,10 +29,18 @@ from tunnel_rs.selfhost.relay_routes import (
 from tunnel_rs.selfhost.relay_session import RelaySession, SharedState
 from tunnel_rs.selfhost.relay_settings import RelayServerSettings
 from tunnel_rs.selfhost.tls import ServerCertificate
-from tunnel_rs.values import SocketAddr
+from tunnel_rs.selfhost.urls import certificate_names, server_urls
+from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 _METRICS_CONNECTIONS = 64
 _METRICS_DEADLINE = 30.0
+_LIMITS_OF_LISTENERS = (
+    "accept_conn_limit",
+    "accept_conn_burst",
+    "max_connections",
+    "max_connections_per_address",
+    "handshake_timeout",
+)
 
 
 class RelayAddresses(NamedTuple):
@@ -38,6 +49,7 @@ class RelayAddresses(NamedTuple):
     http: SocketAddr
     https: SocketAddr | None
     metrics: SocketAddr | None
+    quic: SocketAddr | None = None
 
 
 class RelayServer:
@@ -46,21 +58,26 @@ class RelayServer:
     def __init__(self, settings: RelayServerSettings, report: Reporter = silent) -> None:
         """Reads the certificate and the access file. Raises ConfigError."""
         self._settings = settings
+        self._started_with = settings
         self._report = report
         self.metrics = RelayMetrics()
         tls = settings.tls
         self._certificate = (
             ServerCertificate(tls.manual_cert_path, tls.manual_key_path) if tls else None
         )
+        self._quic_identity = (
+            read_identity(settings.quic.cert_path, settings.quic.key_path)
+            if settings.quic
+            else None
+        )
         self._access = AccessControl(settings.access, settings.access_file)
         self._roster: Roster[RelaySession] = Roster()
-        self._shared = SharedState(
-            self._roster, self.metrics, settings.limits, self._access.may_enter
-        )
+        self._shared = SharedState(self._roster, self.metrics, settings.limits, self._may_enter)
         self._scope = TaskScope("relay server")
         self._relay_listener: HttpListener
         self._listeners: list[HttpListener] = []
         self._metrics_listener: HttpListener | None = None
+        self._quic_listener: QadListener | None = None
 
     @property
     def addresses(self) -> RelayAddresses:
@@ -70,7 +87,17 @@ class RelayServer:
             http.bound,
             https[0].bound if https else None,
             self._metrics_listener.bound if self._metrics_listener else None,
+            self._quic_listener.bound if self._quic_listener else None,
         )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """What to give to `--relay-url`, as seen from elsewhere. Valid once started."""
+        addresses, tls = self.addresses, self._settings.tls
+        if addresses.https is None or tls is None:
+            return server_urls("http", addresses.http, (), local_interfaces())
+        names = tls.hostname or certificate_names(tls.manual_cert_path.read_bytes())
+        return server_urls("https", addresses.https, names, local_interfaces())
 
     async def start(self) -> None:
         """Listen. Raises LocalError when an address cannot be used; nothing is left open then."""
@@ -78,11 +105,13 @@ class RelayServer:
         try:
             for listener in self._all_listeners():
                 await listener.start()
+            self._start_quic()
         except BaseException:
             await self.close()
             raise
-        if self._settings.access_file is not None:
-            self._scope.spawn(self._watch_access_file(), "access file")
+        self._scope.spawn(self._watch_access_file(), "access file")
+        if self._settings.tls is not None and self._settings.tls.reload_interval is not None:
+            self._scope.spawn(self._renew(self._settings.tls.reload_interval), "certificate")
 
     async def close(self) -> None:
         """End every connection and stop listening. Idempotent."""
@@ -91,23 +120,87 @@ class RelayServer:
             listener.stop_accepting()
         for session in list(self._roster):
             session.drop("the relay stops")
+        if self._quic_listener is not None:
+            self._quic_listener.close()
         for listener in self._all_listeners():
             await listener.close()
         await self._access.close()
 
     def reload(self) -> None:
-        """Read the certificate and the access file again (SIGHUP). Raises ConfigError after doing
-        what could be done; what could not be read stays as it was."""
+        """Read the certificate and the access file again. Raises ConfigError after doing what
+        could be done; what could not be read stays as it was."""
         errors = []
-        for part in (self._certificate, self._access):
+        for read in (self._reload_certificate, self._access.reload):
             try:
-                if part is not None:
-                    part.reload()
+                read()
             except ConfigError as error:
                 errors.append(str(error))
         self._drop_the_disallowed()
         if errors:
             raise ConfigError("; ".join(errors))
+
+    async def apply(self, settings: RelayServerSettings) -> tuple[str, ...]:
+        """Use other settings from now on (SIGHUP): access at once, also for those who are
+        connected, limits for new clients. Returns the names of those that have changed but need
+        a restart. Raises ConfigError, and then nothing changes."""
+        access = AccessControl(settings.access, settings.access_file)
+        try:
+            self._reload_certificate(settings)
+        except ConfigError:
+            await access.close()
+            raise
+        before, self._access = self._access, access
+        await before.close()
+        needs_restart = _needs_restart(self._started_with, settings)
+        self._settings = replace(
+            self._settings,
+            access=settings.access,
+            access_file=settings.access_file,
+            access_file_interval=settings.access_file_interval,
+            limits=settings.limits,
+        )
+        self._shared = self._shared._replace(limits=settings.limits)
+        self._drop_the_disallowed()
+        return needs_restart
+
+    def _reload_certificate(self, settings: RelayServerSettings | None = None) -> None:
+        tls, quic = (settings or self._settings).tls, (settings or self._settings).quic
+        identity = read_identity(quic.cert_path, quic.key_path) if quic else None
+        if self._certificate is not None and tls is not None:
+            self._certificate.replace(tls.manual_cert_path, tls.manual_key_path)
+        if self._quic_listener is not None and identity is not None:
+            self._quic_listener.identity = identity
+
+    async def _renew(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                self._reload_certificate()
+            except ConfigError as error:
+                self._report(Notice("warning", f"{error}; the certificate in use stays"))
+
+    def _start_quic(self) -> None:
+        quic = self._settings.quic
+        if quic is None or self._quic_identity is None:
+            return
+        listener = QadListener(
+            quic.bind_addr,
+            self._quic_identity,
+            max_connections=quic.max_connections,
+            on_accepted=self._quic_accepted,
+            on_refused=self._quic_refused,
+        )
+        listener.start()
+        self._quic_listener = listener
+
+    def _quic_accepted(self) -> None:
+        self.metrics.qad_accepts += 1
+
+    def _quic_refused(self) -> None:
+        self.metrics.qad_refused += 1
+
+    async def _may_enter(self, endpoint_id: EndpointId, token: Secret[str] | None) -> bool:
+        return await self._access.may_enter(endpoint_id, token)
 
     def _all_listeners(self) -> list[HttpListener]:
         return [*self._listeners, *([self._metrics_listener] if self._metrics_listener else [])]
@@ -172,7 +265,9 @@ class RelayServer:
         if request.path != "/metrics" or request.method != "GET":
             return not_found()
         text = self.metrics.render(
-            connections=len(self._roster), endpoints=self._roster.endpoint_count
+            connections=len(self._roster),
+            endpoints=self._roster.endpoint_count,
+            qad_connections=self._quic_listener.connection_count if self._quic_listener else 0,
         )
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
@@ -214,3 +309,23 @@ class RelayServer:
             who = session.endpoint_id
             if who is not None and not self._access.still_allows(who, session.token):
                 session.drop("no longer authorized")
+
+
+def _needs_restart(old: RelayServerSettings, new: RelayServerSettings) -> tuple[str, ...]:
+    """What differs and cannot be changed while running, by the names in the file."""
+    names = ("enable_relay", "http_bind_addr", "enable_metrics", "metrics_bind_addr")
+    found = [name for name in names if getattr(old, name) != getattr(new, name)]
+    found += [
+        f"limits.{name}"
+        for name in _LIMITS_OF_LISTENERS
+        if getattr(old.limits, name) != getattr(new.limits, name)
+    ]
+    if (old.tls is None) != (new.tls is None):
+        found.append("tls")
+    elif old.tls and new.tls and old.tls.https_bind_addr != new.tls.https_bind_addr:
+        found.append("tls.https_bind_addr")
+    if (old.quic is None) != (new.quic is None):
+        found.append("enable_quic_addr_discovery")
+    elif old.quic and new.quic and old.quic.bind_addr != new.quic.bind_addr:
+        found.append("tls.quic_bind_addr")
+    return tuple(found)

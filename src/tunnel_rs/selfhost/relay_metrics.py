@@ -28,14 +28,21 @@ class RelayMetrics:
     frames_invalid: int = 0
     bytes_rx_ratelimited_total: int = 0
     duplicate_endpoints: int = 0
+    qad_accepts: int = 0
+    qad_refused: int = 0
 
-    def render(self, *, connections: int, endpoints: int) -> str:
+    def render(self, *, connections: int, endpoints: int, qad_connections: int = 0) -> str:
         """The whole answer to `GET /metrics`; the arguments are present numbers."""
         lines = []
         for field in fields(self):
             name = f"relayserver_{field.name.removesuffix('_total')}_total"
             lines += [f"# TYPE {name} counter", f"{name} {getattr(self, field.name)}"]
-        for gauge, value in (("connections", connections), ("endpoints", endpoints)):
+        gauges = {
+            "connections": connections,
+            "endpoints": endpoints,
+            "qad_connections": qad_connections,
+        }
+        for gauge, value in gauges.items():
             name = f"relayserver_{gauge}"
             lines += [f"# TYPE {name} gauge", f"{name} {value}"]
         return "\n".join(lines) + "\n"

@@ -4,11 +4,20 @@ they exist there (spec `relay.md` section 5). Built by `config`, frozen."""
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunnel_rs.proto.relay_access import AccessPolicy, Everyone
+from tunnel_rs.proto.relay_access import (
+    AccessPolicy,
+    AccessService,
+    AllowList,
+    DenyList,
+    Everyone,
+    SharedToken,
+)
 from tunnel_rs.values import SocketAddr
 
 DEFAULT_HTTP_ADDR = SocketAddr("::", 80)
 DEV_HTTP_ADDR = SocketAddr("::", 3340)
+DEFAULT_HTTPS_PORT = 443
+DEFAULT_QUIC_PORT = 7842
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,29 @@ class RelayTls:
     manual_key_path: Path
     """Private key of the first certificate."""
 
-    https_bind_addr: SocketAddr = SocketAddr("::", 443)
+    https_bind_addr: SocketAddr = SocketAddr("::", DEFAULT_HTTPS_PORT)
+
+    hostname: tuple[str, ...] = ()
+    """Names of the relay, to tell people what to type. Empty: those in the certificate."""
+
+    reload_interval: float | None = None
+    """Seconds after which the files are read again unasked (`cert_mode = "Reloading"`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayQuic:
+    """QUIC address discovery: endpoints learn how their UDP socket looks from here."""
+
+    cert_path: Path
+    """As `RelayTls.manual_cert_path`; also in development mode, where relay traffic is plain."""
+
+    key_path: Path
+
+    bind_addr: SocketAddr = SocketAddr("::", DEFAULT_QUIC_PORT)
+    """`[::]` stands for every address, IPv4 too."""
+
+    max_connections: int = 4096
+    """+ Endpoints connected at one time; each costs about 75 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +112,9 @@ class RelayServerSettings:
 
     tls: RelayTls | None = None
 
+    quic: RelayQuic | None = None
+    """Keys `enable_quic_addr_discovery` and `tls.quic_bind_addr`."""
+
     access: AccessPolicy = Everyone()
 
     access_file: Path | None = None
@@ -96,3 +130,19 @@ class RelayServerSettings:
 
     metrics_bind_addr: SocketAddr = SocketAddr("127.0.0.1", 9090)
     """Serves `/metrics`. Loopback here; iroh-relay binds every address."""
+
+    @property
+    def access_in_words(self) -> str:
+        """Who may use the relay, for people; without secrets."""
+        watched = f", and those in {self.access_file}" if self.access_file else ""
+        match self.access:
+            case Everyone():
+                return "everyone who knows the address"
+            case AllowList(endpoint_ids):
+                return f"{len(endpoint_ids)} endpoint(s) of the allow-list{watched}"
+            case DenyList(endpoint_ids):
+                return f"everyone but {len(endpoint_ids)} endpoint(s)"
+            case SharedToken(tokens):
+                return f"who presents one of {len(tokens)} token(s)"
+            case AccessService(url):
+                return f"whom {url} allows"

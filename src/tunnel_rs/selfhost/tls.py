@@ -15,6 +15,16 @@ class ServerCertificate:
         self._key = key
         self.context = self._load()
 
+    def replace(self, certificate: Path, key: Path) -> None:
+        """Read other files from now on. Raises ConfigError, and then nothing changes."""
+        before = self._certificate, self._key
+        self._certificate, self._key = certificate, key
+        try:
+            self.reload()
+        except ConfigError:
+            self._certificate, self._key = before
+            raise
+
     def reload(self) -> None:
         """Read the files again. Raises ConfigError, and then the old certificate stays in use."""
         # A context of its own first: a failed load must leave the one in use as it is.

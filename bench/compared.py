@@ -1,0 +1,128 @@
+"""What `figures.py` compares: lines of our own with other settings and on other paths, and those of
+others. The names are the keys of its JSON.
+"""
+
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench import lines
+from bench.lines import HERE, OFFLINE, Line, OurServer, core, free_port, listening
+from bench.processes import BenchError, Program, printed, python
+
+MAKE = Callable[[int], AbstractContextManager[Line]]
+LEAST_CARRIED = 1_000_000
+"""Bytes each way; a wire that carried less was gone around."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A line and how much of it is measured."""
+
+    make: MAKE
+    small: bool = False
+    """Round trips of 64 bytes too."""
+    many: bool = False
+    """50 streams at a time too."""
+    slow: bool = False
+    """A few Mbit/s: a shorter warm-up, and longer transfers for as many losses to count."""
+    setting: str = ""
+    """For the plot: the engine setting that it stands for."""
+
+
+@contextmanager
+def over_wire(target: int, *, settings: str = "", path: tuple[str, ...] = ()) -> Iterator[Line]:
+    """Ours, with `bench/wire.py` between the two sides; `path`: its options."""
+    runner = (str(HERE / "no_lan.py"),)
+    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=runner) as server:
+        far = server.address.rpartition(":")[2]
+        with Program(python(HERE / "wire.py", far, *path)) as wire:
+            near = wire.wait_for("port ").rpartition(" ")[2]
+            tunnel = ("-s", f"tcp://127.0.0.1:{target}", "-t", "127.0.0.1:0")
+            with server.client(*tunnel, address=f"127.0.0.1:{near}") as client:
+                port = listening(client)
+                client.wait_for('"tunnel_up"')
+                programs = (client, server.program)
+                yield Line(port, (client.pid,), (server.program.pid,), programs)
+                wire.terminate()
+                counts = json.loads(wire.wait_for("carried ").partition("carried ")[2])
+    print(f"  the wire: {counts}", file=sys.stderr)
+    if min(way["carried"] for way in counts.values()) < LEAST_CARRIED:
+        raise BenchError(f"the connection went around the wire: {counts}")
+
+
+@contextmanager
+def to_iroh(target: int) -> Iterator[Line]:
+    """Our client, and a server on a real iroh endpoint."""
+    if importlib.util.find_spec("iroh") is None:
+        raise BenchError("iroh is not installed, or has no wheel for this platform")
+    token = printed("-m", "tunnel_rs", "generate-token").strip()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "token.txt"
+        file.write_text(token)
+        with Program(python(HERE / "iroh_peer.py", token), core=core(1)) as server:
+            endpoint_id, address = server.wait_for("at ").rpartition("at ")[2].split()
+            known = ("-n", endpoint_id, "--peer-addr", address, "--auth-token-file", file)
+            tunnel = ("-s", f"tcp://127.0.0.1:{target}", "-t", "127.0.0.1:0")
+            command = python("-m", "tunnel_rs", "client", *known, "--json", *OFFLINE, *tunnel)
+            with Program(command, core=core(0)) as client:
+                port = listening(client)
+                client.wait_for('"tunnel_up"')
+                yield Line(port, (client.pid,), (server.pid,), (client, server))
+
+
+@contextmanager
+def pproxy(target: int) -> Iterator[Line]:
+    """Its own pair, encrypted with AES-256-GCM."""
+    for module in ("pproxy", "Crypto"):
+        if importlib.util.find_spec(module) is None:
+            raise BenchError(f"{module} is not installed: pip install pproxy pycryptodome")
+    between, local = free_port(), free_port()
+    secure = f"ss://aes-256-gcm:for-a-bench-only@127.0.0.1:{between}"
+    fixed = f"tunnel{{127.0.0.1:{target}}}://127.0.0.1:{local}"
+    script = HERE / "pproxy_forward.py"
+    with Program(python(script, "-l", secure), core=core(1)) as server:
+        server.wait_for("Serving on")
+        with Program(python(script, "-l", fixed, "-r", secure), core=core(0)) as client:
+            client.wait_for("Serving on")
+            yield Line(local, (client.pid,), (server.pid,), (client, server))
+
+
+STOCK, OURS, IROH = "stock aioquic", "tunnel-rs", "tunnel-rs to real iroh"
+NO_OFFLOAD, NO_FAST, NEITHER = "without GSO/GRO", "fast path off", "both off"
+NEWRENO = "newreno"
+WIRE, LOSS, REORDER = "200 Mbit/s, 20 ms", "the same, 1 % loss", "the same, 0.5 % reordered"
+LOSS_STOCK, REORDER_STOCK = f"{LOSS}, fast path off", f"{REORDER}, fast path off"
+SSH, ASYNCSSH, PPROXY = "ssh -L", "asyncssh", "pproxy, AES-256-GCM pair"
+
+_NO_FAST = "fast_path = false"
+_LOSS = ("--loss", "0.01")
+_REORDER = ("--late-share", "0.005", "--late", "0.003")
+
+ALL: dict[str, Compared] = {
+    STOCK: Compared(lines.stock_aioquic, small=True, setting="stock aioquic"),
+    OURS: Compared(lines.ours, small=True, many=True, setting="as shipped"),
+    NO_OFFLOAD: Compared(partial(lines.ours, settings="offload = false"), setting=NO_OFFLOAD),
+    NO_FAST: Compared(partial(lines.ours, settings=_NO_FAST), small=True, setting=NO_FAST),
+    NEITHER: Compared(
+        partial(lines.ours, settings=f"{_NO_FAST}\noffload = false"), setting=NEITHER
+    ),
+    NEWRENO: Compared(
+        partial(lines.ours, settings='congestion_controller = "newreno"'), setting=NEWRENO
+    ),
+    IROH: Compared(to_iroh, small=True),
+    WIRE: Compared(over_wire),
+    LOSS: Compared(partial(over_wire, path=_LOSS), slow=True),
+    LOSS_STOCK: Compared(partial(over_wire, settings=_NO_FAST, path=_LOSS), slow=True),
+    REORDER: Compared(partial(over_wire, path=_REORDER), slow=True),
+    REORDER_STOCK: Compared(partial(over_wire, settings=_NO_FAST, path=_REORDER), slow=True),
+    SSH: Compared(lines.openssh, small=True),
+    ASYNCSSH: Compared(lines.asyncssh, small=True),
+    PPROXY: Compared(pproxy, small=True),
+}

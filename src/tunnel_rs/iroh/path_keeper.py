@@ -1,0 +1,152 @@
+"""Keeps one dialled connection on the best path there is.
+
+A connection that was made over a relay moves to a direct path when one is found; one whose path
+has fallen silent moves to any address where the server still answers: another relay after the
+server has gone there, an address of the LAN. The move itself is QUIC's (`proto.path_moves`).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from tunnel_rs.iroh.ways import Way
+from tunnel_rs.net.quic import QuicEndpoint
+from tunnel_rs.net.quic_connection import QuicConnection
+from tunnel_rs.proto.engine import Address
+from tunnel_rs.proto.relay_addr import RelayAddr
+from tunnel_rs.reports import PathChanged, Reporter
+from tunnel_rs.values import EndpointId
+
+CHECK_EVERY = 0.5
+"""Seconds between looks at the path."""
+
+SUSPICIOUS = 2.0
+"""Seconds without answer, while asking, after which other paths are looked for."""
+
+ASK_AGAIN = 1.0
+"""Seconds after which an address that has not answered is asked again."""
+
+LOOK_UP_AGAIN = 5.0
+"""Seconds after which the ways are asked again, while there is no path: the server may have gone
+to another relay since."""
+
+UPGRADE_TIME, UPGRADE_EVERY = 10.0, 60.0
+"""While on a relay, a direct path is looked for during the first seconds of each such time."""
+
+MAX_KNOWN = 64
+"""Addresses remembered; hints from the network beyond that are ignored."""
+
+
+class PathKeeper:
+    """Made once a connection is up; runs on a timer until the connection ends."""
+
+    def __init__(
+        self,
+        quic: QuicEndpoint,
+        connection: QuicConnection,
+        peer: EndpointId,
+        ways: Sequence[Way],
+        report: Reporter,
+        known: Mapping[Address, str],
+    ) -> None:
+        """`known`: addresses found while dialling, and how to call them for people."""
+        self._quic = quic
+        self._connection = connection
+        self._peer = peer
+        self._ways = ways
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._known = dict(known)
+        self._cancels: list[Callable[[], None]] = []
+        self._wanted: Callable[[Address], bool] | None = None
+        self._asked_at = self._searched_at = float("-inf")
+        self._upgrade_from = self._loop.time()
+        self._address = connection.engine.address
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """From `start` until the connection has ended."""
+        return self._timer is not None
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._check()
+
+    def stop(self) -> None:
+        """No more timers and searches. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._end_search()
+
+    def _check(self) -> None:
+        engine, now = self._connection.engine, self._loop.time()
+        if engine.is_closing:
+            self.stop()
+            return
+        if engine.address != self._address:
+            self._moved(now)
+        if engine.path_is_down or engine.silent_for(now) > SUSPICIOUS:
+            self._search(_any_path, now)
+        elif self._is_time_to_upgrade(now):
+            self._search(_is_direct, now)
+        else:
+            self._end_search()
+        self._timer = self._loop.call_later(CHECK_EVERY, self._check)
+
+    def _moved(self, now: float) -> None:
+        self._address = self._connection.engine.address
+        self._upgrade_from = now
+        self._end_search()
+        self._report(PathChanged(self._known.get(self._address) or self._connection.address))
+
+    def _is_time_to_upgrade(self, now: float) -> bool:
+        on_relay = isinstance(self._address, RelayAddr)
+        return on_relay and (now - self._upgrade_from) % UPGRADE_EVERY < UPGRADE_TIME
+
+    # A search under way
+
+    def _search(self, wanted: Callable[[Address], bool], now: float) -> None:
+        if self._wanted is not wanted:
+            self._end_search()
+            self._wanted = wanted
+        if now - self._searched_at >= (LOOK_UP_AGAIN if wanted is _any_path else UPGRADE_TIME):
+            self._searched_at = now
+            self._cancel_ways()
+            self._cancels = [way.find(self._peer, self._found) for way in self._ways]
+        if now - self._asked_at >= ASK_AGAIN:
+            self._ask_all(now)
+
+    def _end_search(self) -> None:
+        if self._wanted is not None:
+            self._wanted = None
+            self._asked_at = self._searched_at = float("-inf")
+            self._cancel_ways()
+            self._connection.engine.stop_probing()
+            self._connection.schedule_flush()
+
+    def _cancel_ways(self) -> None:
+        cancels, self._cancels = self._cancels, []
+        for cancel in cancels:
+            cancel()
+
+    def _found(self, address: Address, text: str) -> None:
+        if address not in self._known and len(self._known) < MAX_KNOWN:
+            self._known[address] = text
+        if self._wanted is not None and self._wanted(address):
+            self._quic.probe(self._connection, address)
+
+    def _ask_all(self, now: float) -> None:
+        # Connection ids to ask with are few: relays first, they work from everywhere.
+        for address in sorted(self._known, key=_is_direct):
+            if self._wanted is not None and self._wanted(address):
+                if self._quic.probe(self._connection, address):
+                    self._asked_at = now
+
+
+def _any_path(_: Address) -> bool:
+    return True
+
+
+def _is_direct(address: Address) -> bool:
+    return not isinstance(address, RelayAddr)

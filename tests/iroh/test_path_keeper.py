@@ -1,0 +1,254 @@
+"""When other paths are looked for, and which: on a clock that jumps, with a connection that is as
+the test says."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from tests.support.virtual_time import virtual_time
+
+from tunnel_rs.iroh.path_keeper import MAX_KNOWN, UPGRADE_EVERY, UPGRADE_TIME, PathKeeper
+from tunnel_rs.iroh.ways import Cancel, OnFound
+from tunnel_rs.net.quic import QuicEndpoint
+from tunnel_rs.net.quic_connection import QuicConnection
+from tunnel_rs.proto.engine import Address
+from tunnel_rs.proto.relay_addr import RelayAddr
+from tunnel_rs.reports import PathChanged, Report
+from tunnel_rs.values import EndpointId
+
+PEER = EndpointId(bytes([7]) * 32)
+HOME, NEXT = RelayAddr("https://a.example/", PEER), RelayAddr("https://b.example/", PEER)
+LAN: Address = ("192.0.2.7", 4433)
+FAR: Address = ("198.51.100.9", 4433)
+
+
+class Engine:
+    """As much of an engine as is looked at."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.path_is_down = self.is_closing = False
+        self.silent_since: float | None = None
+        self.stopped = 0
+
+    def silent_for(self, now: float) -> float:
+        return 0.0 if self.silent_since is None else now - self.silent_since
+
+    def stop_probing(self) -> None:
+        self.stopped += 1
+
+
+class Scene:
+    """A connection, an endpoint that notes what is asked, and ways that find `finds`."""
+
+    def __init__(self, address: Address, *known: Address) -> None:
+        self.engine = Engine(address)
+        self.asked: list[tuple[float, Address]] = []
+        self.flushes = 0
+        self.can_ask = True
+        self.finds: list[Address] = []
+        self.searches = self.cancelled = 0
+        self.reports: list[Report] = []
+        self.keeper = PathKeeper(
+            cast(QuicEndpoint, self),
+            cast(QuicConnection, self),
+            PEER,
+            [self],
+            self.reports.append,
+            {each: f"known {each}" for each in known},
+        )
+
+    # The endpoint
+    def probe(self, connection: Any, address: Address) -> bool:
+        assert connection is self
+        if self.can_ask:
+            self.asked.append((now(), address))
+        return self.can_ask
+
+    # The connection
+    address = "https://a.example/"
+
+    def schedule_flush(self) -> None:
+        self.flushes += 1
+
+    # A way
+    name, problem, keeps_looking = "way", "", True
+
+    def find(self, peer: EndpointId, on_found: OnFound) -> Cancel:
+        assert peer == PEER
+        self.searches += 1
+        for address in self.finds:
+            on_found(address, f"found {address}")
+
+        def cancel() -> None:
+            self.cancelled += 1
+
+        return cancel
+
+    def took(self, since: int = 0) -> set[Address]:
+        return {address for _, address in self.asked[since:]}
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def in_scene(
+    test: Callable[[Scene], Any], address: Address, *known: Address, finds: Sequence[Address] = ()
+) -> None:
+    """Run `test` with a keeper that has been started, on virtual time."""
+
+    @virtual_time
+    async def run() -> None:
+        scene = Scene(address, *known)
+        scene.finds.extend(finds)
+        scene.keeper.start()
+        try:
+            await test(scene)
+        finally:
+            scene.keeper.stop()
+            scene.keeper.stop()
+        asked = len(scene.asked)
+        await asyncio.sleep(100)
+        assert len(scene.asked) == asked and scene.searches == scene.cancelled
+        assert not scene.keeper.is_running
+
+    run()
+
+
+def test_a_direct_path_that_works_is_left_alone() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(300)
+        assert (scene.asked, scene.searches) == ([], 0)
+
+    in_scene(test, LAN, FAR, HOME)
+
+
+def test_a_path_that_falls_silent_makes_every_address_be_asked_again_and_again() -> None:
+    async def test(scene: Scene) -> None:
+        scene.finds = [NEXT]
+        scene.engine.silent_since = now()
+        await asyncio.sleep(1.9)
+        assert scene.searches == 0
+        await asyncio.sleep(1.0)
+        assert scene.took() == {FAR, HOME, NEXT}
+        await asyncio.sleep(3)
+        times = [time for time, address in scene.asked if address == FAR]
+        assert len(times) == 4
+        assert {round(b - a, 1) for a, b in zip(times, times[1:], strict=False)} == {1.0}
+
+    in_scene(test, LAN, FAR, HOME)
+
+
+def test_relays_are_asked_before_addresses() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.path_is_down = True
+        await asyncio.sleep(0.6)
+        assert [address for _, address in scene.asked[:3]] == [HOME, NEXT, FAR]
+
+    in_scene(test, LAN, FAR, HOME, NEXT)
+
+
+def test_while_there_is_no_path_the_ways_are_asked_every_five_seconds() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.path_is_down = True
+        await asyncio.sleep(4)
+        assert scene.searches == 1
+        scene.finds = [NEXT]
+        await asyncio.sleep(2)
+        assert scene.searches == 2 and scene.cancelled == 1
+        assert NEXT in scene.took()
+
+    in_scene(test, LAN)
+
+
+def test_when_the_peer_is_heard_again_the_search_ends() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.silent_since = now()
+        await asyncio.sleep(3)
+        scene.engine.silent_since = None
+        await asyncio.sleep(0.6)
+        assert (scene.searches, scene.cancelled, scene.engine.stopped) == (1, 1, 1)
+        asked = len(scene.asked)
+        await asyncio.sleep(20)
+        assert len(scene.asked) == asked
+
+    in_scene(test, LAN, FAR)
+
+
+def test_a_move_is_told_and_ends_the_search() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.path_is_down = True
+        await asyncio.sleep(1)
+        scene.engine.address, scene.engine.path_is_down = FAR, False
+        await asyncio.sleep(1)
+        assert scene.reports == [PathChanged(f"known {FAR}")]
+        assert scene.searches == scene.cancelled == 1
+
+    in_scene(test, LAN, FAR)
+
+
+def test_on_a_relay_a_direct_path_is_looked_for_a_while_now_and_then() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(UPGRADE_TIME + 1)
+        assert scene.took() == {LAN, FAR}, "another relay is no better"
+        assert (scene.searches, scene.cancelled) == (1, 1)
+        asked = len(scene.asked)
+        await asyncio.sleep(UPGRADE_EVERY - UPGRADE_TIME - 2)
+        assert len(scene.asked) == asked
+        await asyncio.sleep(3)
+        assert scene.took(asked) == {LAN, FAR} and scene.searches == 2
+
+    in_scene(test, HOME, FAR, finds=[LAN, NEXT])
+
+
+def test_having_left_the_relay_nothing_more_is_looked_for() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(1)
+        scene.engine.address = FAR
+        await asyncio.sleep(1)
+        asked = len(scene.asked)
+        await asyncio.sleep(3 * UPGRADE_EVERY)
+        assert len(scene.asked) == asked and scene.searches == 1
+
+    in_scene(test, HOME, FAR)
+
+
+def test_having_come_to_a_relay_a_direct_path_is_looked_for_at_once() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(35)
+        scene.engine.address = HOME
+        await asyncio.sleep(1)
+        assert scene.took() == {FAR}
+
+    in_scene(test, LAN, FAR)
+
+
+def test_an_address_that_could_not_be_asked_is_asked_at_the_next_look() -> None:
+    async def test(scene: Scene) -> None:
+        scene.can_ask = False
+        await asyncio.sleep(0.2)
+        scene.can_ask = True
+        await asyncio.sleep(0.5)
+        assert scene.took() == {FAR}
+
+    in_scene(test, HOME, FAR)
+
+
+def test_a_network_cannot_make_us_remember_more_and_more() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(1)
+        assert len(scene.keeper._known) == MAX_KNOWN
+
+    in_scene(test, HOME, finds=[("192.0.2.1", port) for port in range(1, 500)])
+
+
+def test_with_the_connection_the_watch_ends() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(1)
+        assert scene.keeper.is_running
+        scene.engine.is_closing = True
+        await asyncio.sleep(1)
+        assert not scene.keeper.is_running
+
+    in_scene(test, HOME, FAR)
