@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench soak rust lock clean
+.PHONY: help demo test check lint format bench natmatrix soak rust lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ format: $(VENV)/development.stamp ## put the code into the project's format
 
 bench: $(VENV)/development.stamp ## measure beside direct TCP, ssh -L, asyncssh and stock aioquic
 	$(BIN)/python bench/forward.py $(ARGS)
+
+natmatrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which NATs (needs root)
+	$(BIN)/python tools/nat_matrix.py
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)

@@ -17,8 +17,11 @@ DECLARATIONS = {
     for name in (
         "__main__.py",
         "forward/settings.py",
+        "ice/settings.py",
         "iroh/settings.py",
         "net/link.py",
+        "proto/credentials.py",
+        "proto/signalling.py",
         "proto/transport_settings.py",
         "reports.py",
         "vpn/settings.py",

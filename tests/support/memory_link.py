@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.link import StreamReceiver
-from tunnel_rs.values import Buffer, EndpointId
+from tunnel_rs.values import Buffer, EndpointId, SourceUrl
 
 SERVER_ID = EndpointId(
     bytes.fromhex("66be7e332c7a453332bd9d0a7f7db055f5c5ef1a06ada66d98b39fb6810c473a")
@@ -219,6 +219,7 @@ class MemoryLink:
     def __init__(self, peer: EndpointId, address: str, sizes: Sizes, first_id: int) -> None:
         self.peer = peer
         self.address = address
+        self.fixed_source: SourceUrl | None = None
         self.sizes = sizes
         self.error: LinkClosedError | None = None
         self.streams: dict[int, MemoryStream] = {}

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import click
 
@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, str] = {
 class LazyGroup(click.Group):
     """A group that imports a command's module only when the command is needed."""
 
-    table: Mapping[str, str] = COMMANDS
+    table: ClassVar[Mapping[str, str]] = COMMANDS
     """Module and name of each command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -35,7 +35,7 @@ def source_options(role: Role) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options_for(role)):
             if option.flags:
-                function = _click_option(option)(function)
+                function = click_option(option)(function)
         function = click.option(
             "--default-config",
             is_flag=True,
@@ -50,7 +50,8 @@ def source_options(role: Role) -> Callable[[F], F]:
 _CONFIG = "TOML file with options; those given here take precedence."
 
 
-def _click_option(option: Option[object]) -> Callable[[F], F]:
+def click_option(option: Option[object]) -> Callable[[F], F]:
+    """One option of a schema as click's; the value stays text."""
     if option.kind.switch:
         return _click_switch(option)
     return click.option(
@@ -92,21 +93,23 @@ def load(role: Role, given: Mapping[str, Any], environ: Mapping[str, str]) -> Va
         raise UsageError("--default-config cannot be given beside -c/--config; keep one of them")
     path = None
     if config is not None:
-        path = _config_path(config)
+        path = config_path(config)
     elif default_config:
         path = default_config_path(role, environ)
     file = ConfigFile.read(path) if path else None
-    return collect(role, _texts(given), environ, file)
+    return collect(role, texts_of(given), environ, file)
 
 
-def _config_path(text: str) -> Path:
+def config_path(text: str) -> Path:
+    """A file named on the command line. Raises UsageError."""
     try:
         return kinds.FILE.from_texts([text])
     except ValueError as error:
         raise UsageError(f"--config: {error}") from None
 
 
-def _texts(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def texts_of(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What click has parsed, as all occurrences of each option that was given."""
     texts: dict[str, tuple[str, ...]] = {}
     for name, value in given.items():
         if isinstance(value, bool):

@@ -19,7 +19,12 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def write_secret_key(path: Path, seed: Secret[bytes], force: bool) -> None:
-    """Write a new key file, at once and whole, readable by its owner only from the start.
+    """Write a new key file: see `write_key_file`."""
+    write_key_file(path, encode_secret_key(seed).encode() + b"\n", force)
+
+
+def write_key_file(path: Path, content: bytes, force: bool) -> None:
+    """Write a file with a key, at once and whole, readable by its owner only from the start.
 
     Without `force` a file of that name is never replaced, also when it appears meanwhile; with
     it only a regular file is. Raises LocalError, and leaves nothing behind then.
@@ -28,7 +33,7 @@ def write_secret_key(path: Path, seed: Secret[bytes], force: bool) -> None:
     temporary = destination.with_name(f".tunnel-rs-{token_hex(8)}.tmp")
     try:
         try:
-            _write_durably(temporary, encode_secret_key(seed).encode() + b"\n")
+            _write_durably(temporary, content)
             if force:
                 os.replace(temporary, destination)
             else:

@@ -10,6 +10,7 @@ from tunnel_rs.errors import (
 )
 from tunnel_rs.forward.dialogue import DONE, Dialogue
 from tunnel_rs.forward.gate import AuthGate
+from tunnel_rs.forward.plain import accept_plain
 from tunnel_rs.forward.sessions import Sessions
 from tunnel_rs.forward.settings import ServerSettings
 from tunnel_rs.forward.targets import Targets, parse_source
@@ -79,16 +80,18 @@ class ForwardServer:
             settings.connect_timeout,
         )
 
-    async def serve(self, link: Link) -> None:
+    async def serve(self, link: Link, *, authenticated: bool = False) -> None:
         """Serve one accepted link until it ends, and close it. Nothing that its peer does raises;
-        cancelling ends the link at once."""
+        cancelling ends the link at once. With `authenticated` no token is asked for: the transport
+        has proved who the peer is."""
         if self._closing:
             link.close(DONE, "done")
             return
         self._links.add(link)
         self._no_links.clear()
         try:
-            await self._gate.admit(link)
+            if not authenticated:
+                await self._gate.admit(link)
             await self._serve_client(link)
         except RefusedError as refusal:
             self._report(ClientRefused(link.peer, link.address, str(refusal)))
@@ -97,6 +100,10 @@ class ForwardServer:
             self._links.discard(link)
             if not self._links:
                 self._no_links.set()
+
+    async def check(self, source: SourceUrl) -> None:
+        """Raise TargetError unless `source` may be forwarded. A later request is judged anew."""
+        await self._targets.allowed_addresses(source)
 
     async def close(self, timeout: float = DRAIN_TIMEOUT) -> None:
         """Take no new requests, let sessions end for at most `timeout` seconds, close all links
@@ -122,23 +129,23 @@ class ForwardServer:
         async with TaskScope(name, on_failure=self._task_failed, limit=MAX_REQUESTS) as requests:
             try:
                 while True:
-                    self._begin(await link.accept_stream(), requests)
+                    self._begin(await link.accept_stream(), requests, link.fixed_source)
             except LinkClosedError as error:
                 reason = str(error)
         self._report(ClientGone(link.peer, reason))
 
-    def _begin(self, stream: ByteStream, requests: TaskScope) -> None:
+    def _begin(self, stream: ByteStream, requests: TaskScope, fixed: SourceUrl | None) -> None:
+        dialogue = Dialogue(stream) if fixed is None else accept_plain(stream, fixed)
         try:
-            requests.spawn(self._request(stream), f"stream {stream.stream_id}")
+            requests.spawn(self._request(dialogue, fixed), f"stream {stream.stream_id}")
         except ScopeFullError:
-            self._refuse(Dialogue(stream), "a stream", "too many unanswered requests")
+            self._refuse(dialogue, "a stream", "too many unanswered requests")
 
-    async def _request(self, stream: ByteStream) -> None:
+    async def _request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> None:
         """Answer one stream. What goes wrong here ends this stream only."""
-        dialogue = Dialogue(stream)
         text = "a stream"
         try:
-            text = await self._read_request(dialogue)
+            text = await self._read_request(dialogue, fixed)
             await self._connect(dialogue, parse_source(text))
         except (TargetError, ProtocolError) as error:
             self._refuse(dialogue, text, str(error))
@@ -148,10 +155,11 @@ class ForwardServer:
             dialogue.abandon()
             raise
 
-    async def _read_request(self, dialogue: Dialogue) -> str:
+    async def _read_request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> str:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
-                return decode_source_request(await dialogue.receive()).source
+                body = await dialogue.receive()
+            return decode_source_request(body).source if fixed is None else str(fixed)
         except TimeoutError:
             raise ProtocolError(f"no source request in {REQUEST_TIMEOUT:g} s") from None
 

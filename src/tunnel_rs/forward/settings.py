@@ -43,7 +43,9 @@ class Tunnel:
 class ClientSettings:
     """What a client forwards. Exactly one of: tunnels, socks5 (both may be combined), stdio."""
 
-    auth_token: Secret[str]
+    auth_token: Secret[str] | None
+    """None: links that `connect` gives need no token, the transport has authenticated both."""
+
     tunnels: tuple[Tunnel, ...] = ()
     socks5: HostPort | None = None
     stdio: SourceUrl | None = None

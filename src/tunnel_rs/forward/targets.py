@@ -33,12 +33,13 @@ class Targets:
 
     async def open(self, source: SourceUrl) -> socket.socket:
         """A connected non-blocking TCP or UDP socket. Raises TargetError with the reason."""
-        ips = await self._allowed_addresses(source)
+        ips = await self.allowed_addresses(source)
         if source.protocol is Protocol.TCP:
             return await dial(ips, source.address.port, timeout=self.connect_timeout)
         return connect_udp(ips, source.address.port)
 
-    async def _allowed_addresses(self, source: SourceUrl) -> list[str]:
+    async def allowed_addresses(self, source: SourceUrl) -> list[str]:
+        """The addresses of `source` that may be dialled, never none. Raises TargetError."""
         protocol = source.protocol
         if not self.policy.serves(protocol):
             raise TargetError(f"this server forwards no {protocol.upper()}")

@@ -17,6 +17,7 @@ from tunnel_rs.errors import (
     UnreachableError,
 )
 from tunnel_rs.forward.dialogue import AUTH_FAILED, DONE, Dialogue
+from tunnel_rs.forward.plain import PlainStreams
 from tunnel_rs.forward.settings import ClientSettings
 from tunnel_rs.net.link import Link
 from tunnel_rs.proto.backoff import Backoff
@@ -97,6 +98,7 @@ class Uplink:
         self._report = report
         self._backoff = Backoff(random=random)
         self._link: Link | None = None
+        self._plain: PlainStreams | None = None
         self._is_up = asyncio.Event()
         self._retry_now = asyncio.Event()
         self._waiting = 0
@@ -156,6 +158,8 @@ class Uplink:
         except OSError as error:
             return UnreachableError(f"cannot connect: {error.strerror or error}")
         self._backoff.reset()
+        fixed = link.fixed_source
+        self._plain = None if fixed is None else PlainStreams(link, fixed)
         self._link = link
         self._is_up.set()
         try:
@@ -178,7 +182,8 @@ class Uplink:
         except TimeoutError:
             raise UnreachableError(f"the server did not answer in {limit:g} s") from None
         try:
-            await authenticate(link, self._settings.auth_token)
+            if self._settings.auth_token is not None:
+                await authenticate(link, self._settings.auth_token)
         except BaseException:
             link.close(DONE, "done")
             raise
@@ -208,6 +213,8 @@ class Uplink:
         """One exchange. Raises LinkClosedError when the link is to blame, else TargetError."""
         try:
             async with asyncio.timeout(self._settings.pending_timeout):
+                if self._plain is not None:
+                    return await self._plain.request(source)
                 dialogue = Dialogue(await link.open_stream())
         except TimeoutError:
             raise UnreachableError("the server takes no more streams") from None

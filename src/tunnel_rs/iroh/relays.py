@@ -48,7 +48,7 @@ class EndpointRelays:
         self._online = asyncio.Event()
         identity = quic.identity
         self._face = RelayFace(
-            RelayIdentity(identity.endpoint_id, identity.private_key.sign),
+            RelayIdentity(identity.endpoint_id, identity.sign),
             quic,
             relays=settings.relays,
             settings=RelayClientSettings(ca_file=settings.relay_ca_file),

@@ -5,6 +5,7 @@ passes on what came too early. Others: `finish` ends them.
 """
 
 import asyncio
+from typing import Protocol
 
 from tunnel_rs.errors import LinkClosedError, ProtocolError, StreamResetError
 from tunnel_rs.net.link import ByteStream, StreamReceiver
@@ -14,15 +15,28 @@ STREAM_DONE = 0
 """Stop and reset code of streams that end because nothing more is wanted on them."""
 
 
+class Decoder(Protocol):
+    """What cuts the head off a stream: `messages.MessageDecoder`, or what stands in for it."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def next_message(self) -> bytes | None: ...
+
+    def take_rest(self) -> bytes: ...
+
+    @property
+    def at_boundary(self) -> bool: ...
+
+
 class Exchange(StreamReceiver):
     """Sends one message and receives one message on `stream`, in either order.
 
     What a peer can make it hold is one message and what its window lets through behind it.
     """
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, decoder: Decoder | None = None) -> None:
         self.stream = stream
-        self._decoder = MessageDecoder()
+        self._decoder: Decoder = MessageDecoder() if decoder is None else decoder
         self._message: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._message.add_done_callback(_retrieve)  # nobody may ask after a refusal
         self._early = bytearray()  # payload that came behind the message

@@ -9,7 +9,7 @@ backwards: `pause_writing`/`resume_writing` for what we send, `consumed` for wha
 
 from typing import Protocol
 
-from tunnel_rs.values import EndpointId
+from tunnel_rs.values import EndpointId, SourceUrl
 
 Buffer = bytes | bytearray | memoryview
 
@@ -79,6 +79,11 @@ class Link(Protocol):
     @property
     def peer(self) -> EndpointId:
         """The key the handshake proved."""
+
+    @property
+    def fixed_source(self) -> SourceUrl | None:
+        """The one source all streams of this link lead to, without a request on each (the
+        original's ICE modes); None when each stream begins with a request."""
 
     @property
     def address(self) -> str:

@@ -17,6 +17,7 @@ from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, from_sock_addr
 from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.admission import BUSY, Admission, Newcomer
+from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.engine import (
     CONNECTION_ID_LENGTH,
     DATAGRAM_SIZE,
@@ -27,7 +28,6 @@ from tunnel_rs.proto.engine import (
 )
 from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.quic_packets import destination_id
-from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId
 
@@ -103,8 +103,14 @@ class QuicEndpoint:
     """Dials and accepts connections. Create in a running loop, `add_face`, use, `close`."""
 
     def __init__(
-        self, identity: Identity, settings: TransportSettings, *, accept: bool, alpn: str = ALPN
+        self,
+        identity: Credentials,
+        settings: TransportSettings,
+        *,
+        accept: bool,
+        alpn: str | None = ALPN,
     ) -> None:
+        """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301)."""
         self.identity = identity
         self._settings = settings
         self._engine = FastEngine if settings.fast_path else Engine
@@ -121,7 +127,7 @@ class QuicEndpoint:
         self._handshakes: dict[QuicConnection, asyncio.TimerHandle] = {}
         self._accepted: deque[QuicConnection] = deque()
         self._accept_waiters: deque[asyncio.Future[QuicConnection]] = deque()
-        self._reset_tokens = ResetTokens(identity.private_key.private_bytes_raw())
+        self._reset_tokens = ResetTokens(identity.reset_key)
         self._admission = Admission(self._reset_tokens, os.urandom, accepting=accept)
         self._closed = False
 

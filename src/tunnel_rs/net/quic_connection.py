@@ -42,6 +42,8 @@ class ConnectionOwner(Protocol):
 class QuicConnection:
     """See `net.link.Link` for the contract of the public part."""
 
+    fixed_source = None
+
     def __init__(
         self,
         owner: ConnectionOwner,

@@ -32,16 +32,10 @@ from aioquic.quic.recovery import QuicPacketSpace
 from tunnel_rs.proto import aioquic_contract
 from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_delay
 from tunnel_rs.proto.congestion import registered_name
+from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
-from tunnel_rs.proto.raw_keys import (
-    Identity,
-    check_client_offer,
-    install_raw_keys,
-    proven_peer,
-    server_name,
-)
 from tunnel_rs.proto.recovery import Recovery
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId
@@ -101,9 +95,11 @@ def _smallest(_: Address) -> int:
     return DATAGRAM_SIZE
 
 
-def _configuration(settings: TransportSettings, *, is_client: bool, alpn: str) -> QuicConfiguration:
+def _configuration(
+    settings: TransportSettings, *, is_client: bool, alpn: str | None
+) -> QuicConfiguration:
     return QuicConfiguration(
-        alpn_protocols=[alpn],
+        alpn_protocols=None if alpn is None else [alpn],
         cipher_suites=_CIPHER_SUITES,
         congestion_control_algorithm=registered_name(settings.congestion_controller),
         connection_id_length=CONNECTION_ID_LENGTH,
@@ -125,7 +121,7 @@ class Engine(PathMoves):
         self,
         configuration: QuicConfiguration,
         settings: TransportSettings,
-        identity: Identity,
+        identity: Credentials,
         reset_tokens: ResetTokens,
         *,
         accept_peer: Callable[[EndpointId], bool],
@@ -178,18 +174,18 @@ class Engine(PathMoves):
     def client(
         cls,
         settings: TransportSettings,
-        identity: Identity,
+        identity: Credentials,
         reset_tokens: ResetTokens,
         *,
         peer: EndpointId,
-        alpn: str,
+        alpn: str | None,
         candidates: Iterable[Address],
         now: float,
         largest_datagram: LargestDatagram = _smallest,
     ) -> "Engine":
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
-        configuration.server_name = server_name(peer)
+        identity.configure(configuration, peer=peer)
         engine = cls(
             configuration,
             settings,
@@ -206,18 +202,17 @@ class Engine(PathMoves):
     def server(
         cls,
         settings: TransportSettings,
-        identity: Identity,
+        identity: Credentials,
         reset_tokens: ResetTokens,
         *,
-        alpn: str,
+        alpn: str | None,
         original_destination_connection_id: bytes,
         retry_source_connection_id: bytes | None = None,
         largest_datagram: LargestDatagram = _smallest,
     ) -> "Engine":
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
-        configuration.certificate = identity.certificate
-        configuration.private_key = identity.private_key
+        identity.configure(configuration, peer=None)
         return cls(
             configuration,
             settings,
@@ -234,7 +229,7 @@ class Engine(PathMoves):
     @property
     def peer(self) -> EndpointId | None:
         """The key the handshake proved; None before that."""
-        return proven_peer(self.tls) if self._handshake_complete else None
+        return self._identity.proven_peer(self.tls) if self._handshake_complete else None
 
     @property
     def is_client(self) -> bool:
@@ -547,9 +542,7 @@ class Engine(PathMoves):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        install_raw_keys(
-            self.tls, self._identity, is_client=self._is_client, accept_peer=self._judge_peer
-        )
+        self._identity.install(self.tls, is_client=self._is_client, accept_peer=self._judge_peer)
 
     def _judge_peer(self, claimed: EndpointId) -> bool:
         accepted = self._accept_peer(claimed)
@@ -559,7 +552,7 @@ class Engine(PathMoves):
 
     def _alpn_handler(self, alpn_protocol: str) -> None:
         if not self._is_client:
-            check_client_offer(self.tls)
+            self._identity.check_client_offer(self.tls)
         super()._alpn_handler(alpn_protocol)
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
@@ -606,7 +599,7 @@ class Engine(PathMoves):
                 QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too long a handshake"
             )
         super()._handle_crypto_frame(context, frame_type, buf)
-        if self._handshake_complete and proven_peer(self.tls) is None:
+        if self._handshake_complete and self._identity.proven_peer(self.tls) is None:
             raise QuicConnectionError(
                 QuicErrorCode.CRYPTO_ERROR + tls.AlertDescription.certificate_required,
                 frame_type,

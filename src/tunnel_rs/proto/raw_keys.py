@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from aioquic import tls
 from aioquic._buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -40,7 +41,7 @@ class RawPublicKey:
 
 
 class Identity:
-    """Our key pair, in the forms that TLS needs."""
+    """Our key pair, in the forms that TLS needs. These are `credentials.Credentials`."""
 
     __slots__ = ("certificate", "endpoint_id", "private_key")
 
@@ -51,6 +52,35 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.endpoint_id})"
+
+    @property
+    def reset_key(self) -> bytes:
+        return self.private_key.private_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 (RFC 8032)."""
+        return self.private_key.sign(message)
+
+    def configure(self, configuration: QuicConfiguration, *, peer: EndpointId | None) -> None:
+        configuration.certificate = self.certificate
+        configuration.private_key = self.private_key
+        if peer is not None:
+            configuration.server_name = server_name(peer)
+
+    def install(
+        self,
+        context: tls.Context,
+        *,
+        is_client: bool,
+        accept_peer: Callable[[EndpointId], bool],
+    ) -> None:
+        install_raw_keys(context, self, is_client=is_client, accept_peer=accept_peer)
+
+    def check_client_offer(self, context: tls.Context) -> None:
+        check_client_offer(context)
+
+    def proven_peer(self, context: tls.Context) -> EndpointId | None:
+        return proven_peer(context)
 
 
 def server_name(peer: EndpointId) -> str:

@@ -1,0 +1,105 @@
+"""Manual mode at the terminal: shows our block, reads the other side's."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tunnel_rs.cli.console import Console
+from tunnel_rs.config.ice_build import Exchange
+from tunnel_rs.errors import ProtocolError
+from tunnel_rs.net.paste import read_block, write_block
+from tunnel_rs.proto.manual_text import BlockKind, encode_block, encode_payload
+from tunnel_rs.reports import Notice
+
+STDIN = 0
+
+_OTHER_SIDE = {BlockKind.OFFER: "server", BlockKind.ANSWER: "client"}
+
+
+class TerminalExchange:
+    """Files where they were named, else stdout and stdin. See `ice.manual.Exchange`."""
+
+    def __init__(
+        self,
+        settings: Exchange,
+        console: Console,
+        *,
+        stdin: int = STDIN,
+        is_terminal: Callable[[int], bool] = os.isatty,
+    ) -> None:
+        self._settings = settings
+        self._console = console
+        self._stdin = stdin
+        self._is_terminal = is_terminal
+
+    def show(self, kind: BlockKind, body: bytes) -> None:
+        """Give away our block, in a file or on stdout. Raises LocalError."""
+        path = self._path(kind)
+        other = _OTHER_SIDE[kind]
+        if path is not None:
+            write_block(path, encode_block(kind, body))
+            self._say(f"wrote the {kind.lower()} to {path}; the {other} needs it")
+        elif self._console.writes_data:
+            event = {"event": kind.lower(), "block": encode_block(kind, body)}
+            self._console.data(json.dumps(event, separators=(",", ":")))
+        else:
+            self._say(f"copy this {kind.lower()}, all of it, to the {other}:")
+            self._console.data(encode_block(kind, body).removesuffix("\n"))
+        if self._settings.qr:
+            self._show_qr(encode_payload(body))
+
+    async def read(self, kind: BlockKind) -> bytes:
+        """Wait for the other side's block. A person may try again after a mistake. Raises
+        ProtocolError, LocalError."""
+        path = self._path(kind)
+        at_terminal = path is None and self._is_terminal(self._stdin)
+        if at_terminal:
+            self._say(f"paste the {kind.lower()} of the {_OTHER_SIDE_OF[kind]} here:")
+        elif path is not None:
+            self._say(f"waiting for the {kind.lower()} in {path}")
+        while True:
+            try:
+                body, trimmed = await read_block(kind, self._stdin if path is None else path)
+            except ProtocolError as error:
+                if not at_terminal:
+                    raise
+                self._console.report(Notice("warning", f"{error}; paste it once more:"))
+                continue
+            if trimmed:
+                self._say(f"hint: {trimmed} line(s) before the {kind.lower()} were left out")
+            return body
+
+    def _path(self, kind: BlockKind) -> Path | None:
+        settings = self._settings
+        return settings.offer_file if kind is BlockKind.OFFER else settings.answer_file
+
+    def _say(self, text: str) -> None:
+        self._console.report(Notice("info", text))
+
+    def _show_qr(self, payload: str) -> None:
+        code = qr_text(payload, shutil.get_terminal_size().columns)
+        if code is None:
+            self._say("the block is too large for a QR code on this terminal; make it wider")
+        else:
+            self._console.remark(code)
+
+
+_OTHER_SIDE_OF = {BlockKind.OFFER: "client", BlockKind.ANSWER: "server"}
+
+
+def qr_text(payload: str, columns: int) -> str | None:
+    """A QR code in half-block characters; None when it would be wider than `columns`."""
+    import segno  # only --qr needs it
+
+    try:
+        code = segno.make(payload, error="l", micro=False, boost_error=False)
+    except segno.DataOverflowError:
+        return None
+    if code.symbol_size(border=2)[0] > columns:
+        return None
+    out = io.StringIO()
+    code.terminal(out, border=2, compact=True)
+    return out.getvalue()

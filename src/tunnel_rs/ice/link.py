@@ -1,0 +1,48 @@
+"""A QUIC connection over ICE, as a link."""
+
+from tunnel_rs.net.ice_agent import IceAgent
+from tunnel_rs.net.quic_connection import QuicConnection
+from tunnel_rs.net.quic_stream import QuicStream
+from tunnel_rs.values import EndpointId, SourceUrl
+
+
+class IceLink:
+    """See `net.link.Link`. Streams are the connection's own: payload takes no detour."""
+
+    def __init__(
+        self,
+        connection: QuicConnection,
+        agent: IceAgent,
+        peer: EndpointId,
+        fixed_source: SourceUrl | None,
+    ) -> None:
+        self.connection = connection
+        self.peer = peer
+        self.fixed_source = fixed_source
+        self._agent = agent
+        agent.on_consent_lost(lambda: self.close(0, "ice disconnected"))
+
+    @property
+    def address(self) -> str:
+        """How the peer is reached: kind of path, and both addresses."""
+        address = self.connection.engine.address
+        assert isinstance(address, tuple)
+        return self._agent.face.describe(address)
+
+    async def open_stream(self) -> QuicStream:
+        return await self.connection.open_stream()
+
+    async def accept_stream(self) -> QuicStream:
+        return await self.connection.accept_stream()
+
+    def open_window(self) -> None:
+        self.connection.open_window()
+
+    def close(self, code: int, reason: str) -> None:
+        self.connection.close(code, reason)
+
+    async def drain(self) -> None:
+        await self.connection.drain()
+
+    async def wait_closed(self) -> Exception:
+        return await self.connection.wait_closed()
