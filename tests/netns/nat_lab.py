@@ -115,7 +115,7 @@ class NatLab:
     ) -> "subprocess.Popen[bytes]":
         """Run a program in a namespace; it is ended with the lab."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-        process: "subprocess.Popen[bytes]" = subprocess.Popen(
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             ["ip", "netns", "exec", self._ns(where), *argv],
             env=environment,
             cwd=self._directory,
