@@ -111,7 +111,7 @@ def test_secrets_on_the_command_line_are_found() -> None:
     assert set(exposed_secrets(found)) == {"--nsec", "--turn-server"}
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", [Role.SERVER, Role.CLIENT])
 def test_the_shipped_examples_are_good(
     role: Role, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,7 +189,7 @@ class QadConnection(QuicConnection):
         self._observed(observation)
 
     def _observed(self, observation: Observation) -> None:
-        raise NotImplementedError
+        """A report has come; a client keeps it."""
 
     def process(self) -> None:
         """Take note of what the latest datagrams brought."""
