@@ -2,8 +2,9 @@
 
 import subprocess
 
-from tests.support.servers import find
 from tools import man_pages
+
+from tests.support.servers import find
 
 
 def test_the_pages_are_what_the_commands_say_now() -> None:
