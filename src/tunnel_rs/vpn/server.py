@@ -25,6 +25,7 @@ from tunnel_rs.reports import (
     VpnClientJoined,
     silent,
 )
+from tunnel_rs.values import Secret
 from tunnel_rs.vpn.channel import PacketChannel
 from tunnel_rs.vpn.pools import AddressPools
 from tunnel_rs.vpn.session import Key, Session
@@ -70,6 +71,11 @@ class VpnServer:
     @property
     def sessions(self) -> tuple[Session, ...]:
         return tuple(self._sessions.values())
+
+    @property
+    def tokens(self) -> tuple[Secret[str], ...]:
+        """Those that are accepted now."""
+        return self._settings.tokens()
 
     @property
     def device(self) -> str:
@@ -140,7 +146,7 @@ class VpnServer:
         """What is wrong with a request's token; empty when nothing is."""
         if request.auth_token is None:
             return "Authentication token required"
-        if not token_accepted(request.auth_token, self._settings.tokens()):
+        if not token_accepted(request.auth_token, self.tokens):
             return "Invalid authentication token"
         return ""
 
