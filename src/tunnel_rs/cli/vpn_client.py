@@ -54,7 +54,6 @@ async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
         host = host_network()
         tun = open_tun(config.vpn.device)
         try:
-            await host.clean(client=True)
             settings = _outside(config, host.mark, tun.name, report)
             endpoint = await Endpoint.bind(settings, accept=False, report=report, alpn=ALPN)
 

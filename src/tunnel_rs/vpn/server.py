@@ -1,6 +1,7 @@
 """The VPN server: lets clients in, gives them addresses, and keeps their packets flowing."""
 
 import asyncio
+from ipaddress import IPv4Address, IPv4Network
 
 from tunnel_rs.errors import LinkClosedError, LocalError, ProtocolError, StreamResetError
 from tunnel_rs.net.admission import Admission, RefusedError, acknowledged
@@ -17,6 +18,7 @@ from tunnel_rs.proto.vpn_handshake import (
     encode_response,
 )
 from tunnel_rs.proto.vpn_heartbeat import SERVER_PATIENCE, Heartbeat
+from tunnel_rs.proto.vpn_nat64 import Nat64Settings
 from tunnel_rs.proto.vpn_pool import owner_of
 from tunnel_rs.reports import (
     ClientGone,
@@ -90,7 +92,11 @@ class VpnServer:
         """Set up the device and, when asked for, forwarding. Raises LocalError."""
         settings, device = self._settings, self._tun.name
         await self._host.clean(client=False)
-        await self._host.set_device(device, DeviceConfig(self._pools.interfaces, settings.mtu))
+        # Answers to the address of NAT64 have to come back to us.
+        outside = () if settings.nat64 is None else _outside(settings.network4, settings.nat64)
+        addresses = self._pools.interfaces
+        device_config = DeviceConfig(addresses, settings.mtu, routes=outside)
+        await self._host.set_device(device, device_config)
         if settings.forward or settings.masquerade:
             ipv6 = settings.network6 is not None
             config = ForwardingConfig(
@@ -225,6 +231,12 @@ class VpnServer:
         if not self._lost.done():
             reason = error.strerror or str(error)
             self._lost.set_result(LocalError(f"the device {self._tun.name} has gone: {reason}"))
+
+
+def _outside(network: IPv4Network | None, nat64: Nat64Settings) -> tuple[IPv4Network, ...]:
+    """The address of NAT64 unless it is in `network`."""
+    source = IPv4Address(nat64.source)
+    return () if network is not None and source in network else (IPv4Network(source),)
 
 
 class _Entrant:
