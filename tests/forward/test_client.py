@@ -28,6 +28,7 @@ from tunnel_rs.errors import (
 )
 from tunnel_rs.forward.client import ForwardClient
 from tunnel_rs.forward.settings import ClientSettings
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.reports import Listening, SessionClosed, SessionOpened, TunnelLost, TunnelUp
 from tunnel_rs.values import HostPort, SourceUrl
 
@@ -98,7 +99,7 @@ async def test_a_connection_that_waits_too_long_for_the_tunnel_is_reset() -> Non
 
 async def test_a_refused_token_ends_the_client_and_frees_its_port() -> None:
     async with client_bench(
-        server={"tokens": lambda: (OTHER_TOKEN,)}, tunnels=(tunnel("tcp://127.0.0.1:9"),)
+        server={"access": of_tokens(OTHER_TOKEN)}, tunnels=(tunnel("tcp://127.0.0.1:9"),)
     ) as bench:
         address = await bench.address()
         with pytest.raises(AuthRefusedError):

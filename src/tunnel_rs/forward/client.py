@@ -122,7 +122,7 @@ class ForwardClient:
             splice = await join_stdio(
                 dialogue.stream, dialogue.hand_over, on_end, stdin=stdin, stdout=stdout
             )
-            session.abort = splice.abort
+            session.carried_by(splice)
         end = await ended
         if end.reason:
             raise UnreachableError(f"{source}: {end.reason}")
