@@ -42,13 +42,14 @@ async def test_sessions_of_all_links_are_counted_together() -> None:
 @virtual_time
 async def test_bandwidth_has_buckets_only_where_it_is_limited() -> None:
     account = Account(UNLIMITED)
-    assert account.incoming is None and account.outgoing is None
+    assert account.limits is None
     account.apply(Grant(bandwidth=100_000))
-    incoming, outgoing = account.incoming, account.outgoing
-    assert incoming is not None and outgoing is not None
+    limits = account.limits
+    assert limits is not None
     account.apply(Grant(bandwidth=50_000))
-    assert account.incoming is incoming, "sessions hold on to it"
+    assert account.limits is limits, "sessions hold on to it"
+    incoming = limits[1]
     assert incoming.spend(1_000_000, now=1000.0) > 19
     account.apply(UNLIMITED)
-    assert account.incoming is None
+    assert account.limits is None
     assert incoming.spend(1_000_000, now=1000.1) == 0

@@ -16,9 +16,8 @@ class Account:
     def __init__(self, grant: Grant) -> None:
         self.sessions = 0
         """Open ones."""
-        self.incoming: TokenBucket | None = None
-        self.outgoing: TokenBucket | None = None
-        """Bytes from and to the clients; None: without limit."""
+        self.limits: tuple[TokenBucket, TokenBucket] | None = None
+        """Bytes to the clients, and from them; None: no limit."""
         self._loop = asyncio.get_running_loop()
         self.apply(grant)
 
@@ -27,14 +26,14 @@ class Account:
         sessions that begin later; one that was taken away is lifted for those too."""
         self.max_sessions = grant.max_sessions
         rate, now = grant.bandwidth, self._loop.time()
-        for bucket in filter(None, (self.incoming, self.outgoing)):
+        for bucket in self.limits or ():
             # Sessions may hold on to a bucket that is no longer used.
             bucket.set_rate(rate or _NO_LIMIT, burst_of(rate or _NO_LIMIT), now)
         if rate is None:
-            self.incoming = self.outgoing = None
-        elif self.incoming is None:
-            self.incoming = TokenBucket(rate, burst_of(rate), now)
-            self.outgoing = TokenBucket(rate, burst_of(rate), now)
+            self.limits = None
+        elif self.limits is None:
+            burst = burst_of(rate)
+            self.limits = TokenBucket(rate, burst, now), TokenBucket(rate, burst, now)
 
     @property
     def is_full(self) -> bool:

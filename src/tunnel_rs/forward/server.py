@@ -28,7 +28,7 @@ from tunnel_rs.net.throttle import ThrottledStream
 from tunnel_rs.proto.access import Pass
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.grants import UNLIMITED
-from tunnel_rs.proto.messages import SourceResponse, decode_source_request
+from tunnel_rs.proto.messages import SourceRequest, SourceResponse, decode_source_request
 from tunnel_rs.proto.policy import SourcePolicy
 from tunnel_rs.reports import (
     ClientAuthenticated,
@@ -210,8 +210,9 @@ class ForwardServer:
         """Answer one stream. What goes wrong here ends this stream only."""
         text = "a stream"
         try:
-            text = await self._read_request(dialogue, client.link.fixed_source)
-            await self._connect(dialogue, parse_source(text), client)
+            request = await self._read_request(dialogue, client.link.fixed_source)
+            text = request.source
+            await self._connect(dialogue, parse_source(text), client, offered=request.datagrams)
         except (TargetError, ProtocolError) as error:
             self._refuse(dialogue, client, text, str(error))
         except (StreamResetError, LinkClosedError, OSError):
@@ -220,15 +221,17 @@ class ForwardServer:
             dialogue.abandon()
             raise
 
-    async def _read_request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> str:
+    async def _read_request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> SourceRequest:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 body = await dialogue.receive()
-            return decode_source_request(body).source if fixed is None else str(fixed)
+            return decode_source_request(body) if fixed is None else SourceRequest(str(fixed))
         except TimeoutError:
             raise ProtocolError(f"no source request in {REQUEST_TIMEOUT:g} s") from None
 
-    async def _connect(self, dialogue: Dialogue, source: SourceUrl, client: Client) -> None:
+    async def _connect(
+        self, dialogue: Dialogue, source: SourceUrl, client: Client, *, offered: bool
+    ) -> None:
         if self._closing:
             raise TargetError("the server is shutting down")
         session = self.sessions.take(source, client)
@@ -239,24 +242,28 @@ class ForwardServer:
             if not self._still_allows(session):  # settings may have changed meanwhile
                 sock.close()
                 raise TargetError(f"{source} is not among the sources this server allows")
-            dialogue.send(SourceResponse(True))
+            # A bandwidth limit works by the stream's pressure, which datagrams do not feel.
+            free = source.protocol is Protocol.UDP and client.account.limits is None
+            beside = free and offered and dialogue.stream.max_datagram > 0
+            dialogue.send(SourceResponse(True, datagrams=beside))
             session.opened()
-            await self._join(sock, dialogue, session, client.account)
+            await self._join(sock, dialogue, session, beside=beside)
 
     async def _join(
-        self, sock: socket.socket, dialogue: Dialogue, session: Session, account: Account
+        self, sock: socket.socket, dialogue: Dialogue, session: Session, *, beside: bool
     ) -> None:
-        """Let bytes flow between a connected socket and a stream. Owns both."""
+        """Let bytes flow between a connected socket and a stream, or datagrams `beside` it. Owns
+        both."""
         stream, attach = dialogue.stream, dialogue.hand_over
-        if account.outgoing is not None and account.incoming is not None:
-            stream = ThrottledStream(stream, attach, account.outgoing, account.incoming)
+        if not beside and (limits := session.client and session.client.account.limits):
+            stream = ThrottledStream(stream, attach, *limits)
             attach = stream.set_receiver
         if session.source.protocol is Protocol.TCP:
             session.carried_by(await join_tcp(sock, stream, attach, session.ended))
         else:
             flow = join_udp(sock, session.ended, idle_timeout=self._settings.udp_idle_timeout)
             session.carried_by(flow)
-            flow.attach(stream, attach)
+            flow.attach(stream, attach, beside=beside)
 
     def _refuse(self, dialogue: Dialogue, client: Client, source: str, reason: str) -> None:
         dialogue.finish(SourceResponse(False, reason))

@@ -8,7 +8,7 @@ by the window the peer was granted.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tunnel_rs.net.link import ByteStream, StreamReceiver
 from tunnel_rs.net.splice import Attach
@@ -142,6 +142,13 @@ class ThrottledStream(StreamReceiver):
 
     def consumed(self, n: int) -> None:
         self._stream.consumed(n)
+
+    @property
+    def max_datagram(self) -> int:
+        return 0  # they would not wait
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        return len(payloads)
 
     # StreamReceiver
 
