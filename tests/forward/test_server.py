@@ -16,6 +16,7 @@ from tests.support.forwarding import (
     server_bench,
     server_settings,
 )
+from tests.support.memory_link import CLIENT_ID
 from tests.support.recorder import Recorder
 from tests.support.sockets import (
     TcpTarget,
@@ -699,3 +700,35 @@ async def test_the_answer_comes_before_the_target_s_first_bytes(
     recorder = Recorder(stream, attach=False)  # type: ignore[arg-type]
     dialogue.hand_over(recorder)
     await until(lambda: recorder.data == b"220 banner")
+
+
+async def test_the_status_shows_each_client_with_its_sessions(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(name="alice")), Entry(OTHER_TOKEN)))
+    async with server_bench(access=access) as bench:
+        peer = await bench.client()
+        stream = await peer.open(target.url)
+        stream.stream.write(b"hello")
+        sock = await target.accept()
+        assert await asyncio.get_running_loop().sock_recv(sock, 9) == b"hello"
+        (status,) = bench.server.peers
+        assert (status.peer, status.name, status.by) == (CLIENT_ID, "alice", "token")
+        assert (status.sent, status.received) == (0, 5)
+        assert [path.address for path in status.paths] == ["192.0.2.9:4242"]
+        (session,) = status.sessions
+        assert (str(session.source), session.received) == (target.url, 5)
+        assert session.target == target.url.removeprefix("tcp://")
+        assert await bench.server.ping() == {str(CLIENT_ID): 0.001}
+
+
+async def test_a_disconnected_client_is_told_why_and_may_come_again() -> None:
+    async with server_bench() as bench:
+        peer = await bench.client()
+        await until(lambda: bool(bench.server.peers))
+        assert bench.server.disconnect("00" * 5, "no") == 0
+        assert bench.server.disconnect(str(CLIENT_ID)[:10], "closed by the operator") == 1
+        error = await peer.link.wait_closed()
+        assert isinstance(error, LinkClosedError)
+        assert (error.code, error.reason) == (0, "closed by the operator")
+        await peer.serving
+        assert bench.reported(ClientGone)[0].reason == "closed by the operator"
+        await bench.client()

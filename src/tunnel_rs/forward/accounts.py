@@ -1,12 +1,15 @@
 """Who is connected to a server, and what each may use up."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.throttle import burst_of
 from tunnel_rs.proto.access import AccessList, Credential, Pass
 from tunnel_rs.proto.grants import Grant
 from tunnel_rs.proto.token_bucket import TokenBucket
+from tunnel_rs.reports import PeerStatus, SessionStatus
 from tunnel_rs.values import EndpointId
 
 
@@ -66,13 +69,24 @@ class Accounts:
         self._accounts = {key: a for key, a in self._accounts.items() if key in kept}
 
 
+class Counted(Protocol):
+    """A session, as far as it is counted."""
+
+    @property
+    def status(self) -> SessionStatus: ...
+
+
 class Client:
     """One link of somebody who was let in."""
 
-    def __init__(self, link: Link, held: Pass, account: Account) -> None:
+    def __init__(
+        self, link: Link, held: Pass, account: Account, *, by_transport: bool = False
+    ) -> None:
+        """`by_transport`: let in by it, and so not judged by our access list."""
         self.link = link
         self.held = held
         self.account = account
+        self.by_transport = by_transport
         self.dismissal = ""
         """Why we ended the link, when we did."""
         self.expiry: asyncio.TimerHandle | None = None
@@ -93,6 +107,20 @@ class Client:
     def seconds(self) -> float:
         """Since it was let in."""
         return round(self._loop.time() - self._since, 3)
+
+    def status(self, sessions: Sequence["Counted"]) -> PeerStatus:
+        """`sessions` are those that are open."""
+        statuses = tuple(session.status for session in sessions)
+        return PeerStatus(
+            self.peer,
+            self.name,
+            self.held.by,
+            self.seconds,
+            self.link.paths,
+            self.sent + sum(status.sent for status in statuses),
+            self.received + sum(status.received for status in statuses),
+            statuses,
+        )
 
     def begin(self) -> bool:
         """Count a session that begins; False when it would be one too many."""

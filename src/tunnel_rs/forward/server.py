@@ -35,6 +35,7 @@ from tunnel_rs.reports import (
     ClientGone,
     ClientRefused,
     Notice,
+    PeerStatus,
     Reporter,
     SessionRefused,
     silent,
@@ -116,11 +117,13 @@ class ForwardServer:
         self._no_links.clear()
         try:
             if authenticated:
-                client = Client(link, Pass(link.peer, UNLIMITED), Account(UNLIMITED))
+                held = Pass(link.peer, UNLIMITED)
+                client = Client(link, held, Account(UNLIMITED), by_transport=True)
             else:
                 held = await self._gate.admit(link)
-                client = self._clients[link] = Client(link, held, self._accounts.of(held))
-                self._renew(client)
+                client = Client(link, held, self._accounts.of(held))
+            self._clients[link] = client
+            self._renew(client)
             await self._serve_client(client)
         except RefusedError as refusal:
             self._report(ClientRefused(link.peer, link.address, str(refusal)))
@@ -138,12 +141,14 @@ class ForwardServer:
 
     def _renew(self, client: Client) -> None:
         """Judge somebody who is in by the present list, and again when the pass runs out."""
+        if client.by_transport:
+            return
         held = self._settings.access.renew(client.held, self._wall())
         if client.expiry is not None:
             client.expiry.cancel()
             client.expiry = None
         if held is None:
-            self.dismiss(client, f"its {client.held.by} has expired or was taken away")
+            self._dismiss(client, f"its {client.held.by} has expired or was taken away")
             return
         client.held = held
         client.account.apply(held.grant)
@@ -152,10 +157,35 @@ class ForwardServer:
             loop = asyncio.get_running_loop()
             client.expiry = loop.call_later(max(delay, 0.0), self._renew, client)
 
-    def dismiss(self, client: Client, reason: str) -> None:
-        """End the link of somebody who is in."""
+    def _dismiss(self, client: Client, reason: str) -> None:
+        """End the link of somebody who may no longer come in."""
         client.dismissal = reason
         client.link.close(AUTH_FAILED, "auth_failed")
+
+    @property
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """All who are in, with their sessions."""
+        sessions: dict[Client, list[Session]] = {client: [] for client in self._clients.values()}
+        for session in self.sessions:
+            if session.client in sessions:
+                sessions[session.client].append(session)
+        return tuple(client.status(own) for client, own in sessions.items())
+
+    async def ping(self) -> dict[str, float]:
+        """Seconds to each client and back, by its id; who leaves meanwhile is left out."""
+        clients = list(self._clients.values())
+        times = await asyncio.gather(*(c.link.ping() for c in clients), return_exceptions=True)
+        pairs = zip(clients, times, strict=True)
+        return {str(client.peer): time for client, time in pairs if isinstance(time, float)}
+
+    def disconnect(self, peer: str, reason: str) -> int:
+        """End the links of the clients whose id begins with `peer`; returns how many there were.
+        They may come again, as long as their tokens hold."""
+        found = [c for c in self._clients.values() if str(c.peer).startswith(peer)]
+        for client in found:
+            client.dismissal = reason
+            client.link.close(DONE, reason)
+        return len(found)
 
     def _still_allows(self, session: Session) -> bool:
         if session.client is None or session.target is None:

@@ -190,10 +190,11 @@ def _is_ours(transport: asyncio.Transport) -> bool:
 
 
 def _peer_uid(sock: socket.socket) -> int | None:
-    if sys.platform == "linux":
+    system: str = sys.platform
+    if system == "linux":
         pid_uid_gid = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int(struct.unpack("iII", pid_uid_gid)[1])
-    if sys.platform == "darwin" or "freebsd" in sys.platform:
+    if system == "darwin" or system.startswith("freebsd"):
         credentials = sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76)  # struct xucred
         return int(struct.unpack_from("II", credentials)[1])
     return None
