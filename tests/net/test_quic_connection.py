@@ -105,6 +105,22 @@ async def test_a_handshake_nobody_answers_ends_as_unreachable() -> None:
     server.quic.close(0, "")
 
 
+@BOTH_ENGINES
+@virtual_time
+async def test_a_ping_takes_as_long_as_the_way_there_and_back(fast: bool) -> None:
+    settings = TransportSettings(fast_path=fast)
+    async with connected(settings, dialling=settings) as pair:
+        times = await asyncio.gather(pair.here.ping(), pair.here.ping(), pair.there.ping())
+        assert all(0 <= time < 1 for time in times)
+        (path,) = pair.here.paths
+        assert (path.address, path.kind, path.active) == (pair.here.address, "direct", True)
+        ping = asyncio.create_task(pair.here.ping())
+        await asyncio.sleep(0)
+        pair.here.close(0, "done")
+        with pytest.raises(LinkClosedError):
+            await ping
+
+
 # Payload
 
 
