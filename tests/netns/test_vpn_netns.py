@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.vpn_lab import FAR, FAR_SIDE, SERVER_ADDRESS, Lab, eventually, needs_lab, vpn_lab
+from tests.support.vpn_lab import (
+    FAR,
+    FAR_SIDE,
+    SERVER_ADDRESS,
+    Lab,
+    eventually,
+    needs_lab,
+    new_token,
+    vpn_lab,
+)
 
 pytestmark = [pytest.mark.netns, needs_lab]
 
@@ -194,12 +203,12 @@ def test_a_second_client_is_told_of_the_first(lab: Lab) -> None:
 
 def test_a_wrong_token_is_refused_for_good(lab: Lab) -> None:
     lab.start_server(*V4)
-    token = lab.tool("generate-token")
+    token = new_token()
     lab.tokens.write_text(token)  # the server does not read it again by itself
     client = lab.start_client(lab.client(), up=False)
     assert client.process.wait(15) == 3
     assert "Invalid authentication token" in client.text
-    assert token.strip() not in client.text
+    assert token not in client.text
 
 
 def test_iperf3_both_ways_and_udp(lab: Lab) -> None:

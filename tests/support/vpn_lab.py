@@ -21,13 +21,22 @@ from uuid import uuid4
 
 import pytest
 
+from tunnel_rs.config.keyfile import write_secret_key
+from tunnel_rs.proto.raw_keys import Identity
+from tunnel_rs.proto.tokens import generate_token
+from tunnel_rs.values import Secret
+
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 PROGRAM = [sys.executable, "-c", "from tunnel_rs.cli.vpn import main; main()"]
 SELF_HOSTED = [sys.executable, "-c", "from tunnel_rs.cli.main import main; main()"]
 DIRECT = ("--relay-url", "none", "--dns-server", "none")
-TIMEOUT = 15.0
+TIMEOUT = 30.0
 
 SERVER_ADDRESS, FAR, FAR_SIDE = "192.0.2.1", "198.51.100.7", "198.51.100.1"
+
+
+def new_token() -> str:
+    return generate_token(os.urandom).reveal()
 
 
 def what_is_missing() -> str:
@@ -109,8 +118,10 @@ class Lab:
         self._wire(self.server, self.far, (FAR_SIDE, FAR), ("2001:db8:7::1", "2001:db8:7::7"))
         run("ip", "-n", self.server, "addr", "add", f"{SERVER_ADDRESS}/24", "dev", "lo")
         run("ip", "-n", self.far, "route", "add", "192.0.2.0/24", "via", FAR_SIDE)
-        self.endpoint_id = self.tool("generate-server-key", "-o", str(self.key)).split()[-1]
-        self.tokens.write_text(self.tool("generate-token", "-c", "3"))
+        seed = Secret(os.urandom(32))
+        write_secret_key(self.key, seed, force=False)
+        self.endpoint_id = str(Identity(seed).endpoint_id)
+        self.tokens.write_text("".join(f"{new_token()}\n" for _ in range(12)))
 
     def namespace(self, suffix: str) -> str:
         name = f"{self._name}{suffix}"
@@ -164,14 +175,6 @@ class Lab:
 
     # Programs
 
-    def tool(self, *arguments: str) -> str:
-        """Run a short command of the program, outside of the namespaces."""
-        environment = os.environ | {"PYTHONPATH": str(SOURCES)}
-        done = subprocess.run(
-            [*PROGRAM, *arguments], env=environment, capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
     def start(
         self,
         namespace: str,
@@ -201,15 +204,25 @@ class Lab:
 
     def resolv_conf(self, namespace: str) -> Path:
         """What the programs in a namespace see as /etc/resolv.conf."""
-        path = self._folder / f"etc-{namespace}"
-        if not path.exists():
-            path.write_text(f"nameserver {self._name_server}\n")
-        return path
+        return self._etc(namespace) / "resolv.conf"
+
+    def _etc(self, namespace: str) -> Path:
+        """What they see as /etc: the machine's, with a resolv.conf (and what programs put beside
+        it) of their own."""
+        etc = self._folder / f"etc-{namespace}"
+        if not etc.exists():
+            etc.mkdir()
+            for name in os.listdir("/etc"):
+                if not name.startswith("resolv.conf"):
+                    (etc / name).symlink_to(self._folder / "etc" / name)
+            (self._folder / "etc").mkdir(exist_ok=True)
+            (etc / "resolv.conf").write_text(f"nameserver {self._name_server}\n")
+        return etc
 
     def _mounts(self, namespace: str) -> list[str]:
-        """A command that runs the next one with a resolv.conf of its own."""
-        script = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
-        return ["sh", "-ec", script, "sh", str(self.resolv_conf(namespace))]
+        """A command that runs the next one with an /etc of its own."""
+        script = 'mount --bind /etc "$1"; mount --bind "$2" /etc; shift 2; exec "$@"'
+        return ["sh", "-ec", script, "sh", str(self._folder / "etc"), str(self._etc(namespace))]
 
     def status(self, namespace: str) -> list[dict[str, Any]]:
         """What `status --json` says."""

@@ -135,14 +135,16 @@ def secret_key(values: Values) -> Secret[bytes]:
         return key
     if file is not None:
         return read_secret_key(file)
-    advice = "; make one with `tunnel-rs generate-server-key -o FILE`"
+    program = values.role.command.split()[0]
+    advice = f"; make one with `{program} generate-server-key -o FILE`"
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
 
 def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
     tokens, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
     if not tokens and file is None:
-        advice = "; make one with `tunnel-rs generate-token`"
+        program = values.role.command.split()[0]
+        advice = f"; make one with `{program} generate-token`"
         options = schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE
         raise values.missing("auth token", *options, advice=advice)
     from_file = read_tokens(file) if file else ()
