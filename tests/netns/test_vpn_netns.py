@@ -1,7 +1,9 @@
 """The VPN between network namespaces, with real TUN devices and the real programs."""
 
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from tests.support.vpn_lab import (
 )
 
 pytestmark = [pytest.mark.netns, needs_lab]
+
+OUTAGE = float(os.environ.get("VPN_OUTAGE", "0"))
+"""Seconds, as long as it takes to notice at least; `make vpnlab` has a minute."""
 
 V4, V6 = ("--network", "10.7.0.0/24"), ("--network6", "fd07::/64")
 
@@ -289,8 +294,11 @@ def test_the_network_is_lost_for_a_while(lab: Lab) -> None:
     lab.start_server(*V4, "--masquerade")
     namespace = lab.client()
     client = lab.start_client(namespace, "--route", "0.0.0.0/0")
+    began = time.monotonic()
     with lab.cut_off(namespace):
         client.wait("tunnel_lost")
         assert not lab.pings(namespace, FAR, seconds=1), "nothing leaves by another way"
+        while time.monotonic() - began < OUTAGE:
+            assert not lab.pings(namespace, FAR, seconds=1)
     client.wait("vpn_up", 2)
     assert lab.seen_from(namespace) == FAR_SIDE
