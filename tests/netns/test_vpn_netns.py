@@ -19,7 +19,7 @@ from tests.support.vpn_lab import (
     vpn_lab,
 )
 
-pytestmark = [pytest.mark.netns, needs_lab]
+pytestmark = [pytest.mark.netns, needs_lab, pytest.mark.timeout(240)]
 
 OUTAGE = float(os.environ.get("VPN_OUTAGE", "0"))
 """Seconds, as long as it takes to notice at least; `make vpnlab` has a minute."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.vpn_lab import FAR, FAR_SIDE, SERVER_ADDRESS, Lab, needs_lab, vpn_lab
 
-pytestmark = [pytest.mark.netns, needs_lab]
+pytestmark = [pytest.mark.netns, needs_lab, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
