@@ -138,6 +138,7 @@ def transport(values: Values) -> TransportSettings:
         keep_alive=min(_MAX_KEEP_ALIVE, idle_timeout / 3),
         fast_path=values.get(transport_options.FAST_PATH),
         offload=values.get(transport_options.OFFLOAD),
+        datagrams=values.get(transport_options.UDP_DATAGRAMS),
     )
 
 

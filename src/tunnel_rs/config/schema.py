@@ -9,7 +9,7 @@ from pathlib import Path
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import ListenAddress
 from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
-from tunnel_rs.config.transport_options import TRANSPORT
+from tunnel_rs.config.transport_options import TRANSPORT, UDP_DATAGRAMS
 from tunnel_rs.forward.settings import Network, Tunnel
 from tunnel_rs.proto.iroh_defaults import STAGING_VARIABLE
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -372,6 +372,7 @@ OPTIONS: tuple[Option[object], ...] = (
     CONNECT_TIMEOUT,
     UDP_IDLE_TIMEOUT,
     *TRANSPORT,
+    UDP_DATAGRAMS,
 )
 
 
