@@ -62,20 +62,43 @@ def canonical(name: str) -> str:
 
 def repack(distribution: metadata.Distribution, into: Path) -> Path:
     """The wheel that a distribution was installed from, but for its compression."""
-    tag = re.findall(r"^Tag: (\S+)$", distribution.read_text("WHEEL") or "", re.M)[0]
+    tags = re.findall(r"^Tag: (\S+)-(\S+)-(\S+)$", distribution.read_text("WHEEL") or "", re.M)
+    tag = "-".join(".".join(dict.fromkeys(part)) for part in zip(*tags, strict=True))
     name = re.sub(r"[-.]+", "_", distribution.metadata["Name"])
-    wheel = into / f"{name}-{distribution.version}-{tag}.whl"
-    record, info = [], ""
+    left_out = ("/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")
+    files = {
+        str(file): Path(str(file.locate())).read_bytes()
+        for file in distribution.files or ()
+        if not str(file).startswith("..")
+        and "__pycache__" not in str(file)
+        and not (".dist-info/" in str(file) and str(file).endswith(left_out))
+    }
+    return pack(into / f"{name}-{distribution.version}-{tag}.whl", files)
+
+
+def small_wheel(into: Path, name: str, version: str, needs: str = "", scripts: str = "") -> Path:
+    """A package with one module, which prints its version; `scripts` are names of programs."""
+    module = name.replace("-", "_") + "_small"
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    entries = "".join(f"{script} = {module}:main\n" for script in scripts.split())
+    requires = f"Requires-Dist: {needs}\n" if needs else ""
+    files = {
+        f"{module}.py": f"import sys\ndef main():\n    print(sys.argv[0].rpartition('/')[2], "
+        f"'{version}')\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{entries}",
+    }
+    content = {path: text.encode() for path, text in files.items()}
+    return pack(into / f"{name.replace('-', '_')}-{version}-py3-none-any.whl", content)
+
+
+def pack(wheel: Path, files: dict[str, bytes]) -> Path:
+    """Write a wheel of these files, with the record of them that it has to have."""
+    info = next(path.partition("/")[0] for path in files if ".dist-info/" in path)
+    record = []
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
-        for file in distribution.files or ():
-            path = str(file)
-            if path.startswith("..") or "__pycache__" in path:
-                continue
-            if ".dist-info/" in path:
-                info = path.partition("/")[0]
-                if path.endswith(("/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")):
-                    continue
-            data = Path(str(file.locate())).read_bytes()
+        for path, data in files.items():
             archive.writestr(path, data)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
             record.append(f"{path},sha256={digest.decode()},{len(data)}")
