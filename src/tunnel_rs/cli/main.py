@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "dns-server": "tunnel_rs.cli.dns_server:dns_server",
     "netcheck": "tunnel_rs.cli.netcheck:netcheck",
     "check-config": "tunnel_rs.cli.check_config:check_config",
+    "service": "tunnel_rs.cli.service:service",
     "completion": "tunnel_rs.cli.completion:completion",
 }
 """Where each command is found. To add one, add a row."""
