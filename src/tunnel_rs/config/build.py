@@ -148,7 +148,7 @@ def secret_key(values: Values) -> Secret[bytes]:
         return key
     if file is not None:
         return read_secret_key(file)
-    program = values.role.command.split()[0]
+    program = values.table.program
     advice = f"; make one with `{program} generate-server-key -o FILE`"
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
@@ -173,7 +173,7 @@ def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
 def _tokens(values: Values, *, required: bool) -> tuple[Entry[Secret[str]], ...]:
     given, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
     if required and not given and file is None:
-        program = values.role.command.split()[0]
+        program = values.table.program
         advice = f"; make one with `{program} generate-token`"
         options = schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE
         raise values.missing("auth token", *options, advice=advice)
