@@ -13,7 +13,6 @@ from tunnel_rs.cli.running import run_client
 from tunnel_rs.config.build import ClientConfig, build_client
 from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus, UsageError
-from tunnel_rs.net.link import Link
 from tunnel_rs.reports import Reporter
 
 
@@ -42,14 +41,7 @@ def client(console: Console, **given: Any) -> ExitStatus:
 
 async def _forward(config: ClientConfig, report: Reporter) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
-    from tunnel_rs.forward.client import ForwardClient
-    from tunnel_rs.iroh.endpoint import Endpoint
+    from tunnel_rs.api import Client
 
-    endpoint = await Endpoint.bind(config.endpoint, accept=False, report=report)
-
-    async def connect() -> Link:
-        return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
-
-    client = ForwardClient(config.forward, connect, report)
-    endpoint.on_relay_up = client.retry_now
-    return await run_client(endpoint, client, report)
+    client = await Client.bind(config, report)
+    return await run_client(client.endpoint, client.forward, report)

@@ -48,9 +48,8 @@ async def _serve(
     config: ServerConfig, report: Reporter, reread: Callable[[], ServerSettings]
 ) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
-    from tunnel_rs.forward.server import ForwardServer
-    from tunnel_rs.iroh.endpoint import Endpoint
+    from tunnel_rs.api import Server
 
-    endpoint = await Endpoint.bind(config.endpoint, accept=True, report=report)
-    server = ForwardServer(config.forward, report=report)
-    return await run_server(config.forward, config.endpoint, endpoint, server, report, reread)
+    server = await Server.bind(config, report)
+    reach, forward = config.endpoint, server.forward
+    return await run_server(config.forward, reach, server.endpoint, forward, report, reread)
