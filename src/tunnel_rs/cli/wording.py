@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from tunnel_rs import reports
+from tunnel_rs.cli.plain import plain
 from tunnel_rs.reports import Report
 
 
@@ -185,17 +186,9 @@ def _of_vpn(report: Report) -> Line | None:
 def event(report: Report) -> str:
     """A report as one line of JSON: `{"event": name, ...fields}`; names are snake_case."""
     name = _EVENT_NAMES.get(type(report)) or _snake_case(type(report).__name__)
-    values = {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
+    values = {field.name: plain(getattr(report, field.name)) for field in fields(report)}
     return json.dumps({"event": name, **values}, separators=(",", ":"))
 
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value)
