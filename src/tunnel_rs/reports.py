@@ -217,6 +217,13 @@ class VpnUp(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping(Report):
+    """The program ends in order, because of a signal."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Report):
     """Anything else worth one line. `level` is `debug`, `info` or `warning`."""
 

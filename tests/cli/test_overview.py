@@ -1,35 +1,9 @@
 import os
 
-from tests.support.samples import ENDPOINT_ID
+from tests.support.observed import PEER, SOURCE, TUNNEL, FakeObserved
 
 from tunnel_rs import __version__, reports
 from tunnel_rs.cli.overview import COUNTS, MAX_PROBLEMS, Overview
-from tunnel_rs.reports import PathStatus, PeerStatus, TunnelStatus
-from tunnel_rs.values import EndpointId, SocketAddr, SourceUrl
-
-PEER = EndpointId.parse(ENDPOINT_ID)
-SOURCE = SourceUrl.parse("tcp://127.0.0.1:22")
-TUNNEL = TunnelStatus(1, SOURCE, (SocketAddr("127.0.0.1", 2222),))
-
-
-class Sessions:
-    begun = 7
-    totals = (1000, 2000)
-
-    def __len__(self) -> int:
-        return 2
-
-
-class Observed:
-    def __init__(self) -> None:
-        self.sessions = Sessions()
-        self.tunnels = (TUNNEL,)
-        self.moved = (10, 20)
-
-    @property
-    def peers(self) -> tuple[PeerStatus, ...]:
-        path = PathStatus("192.0.2.1:1", "direct", 0.01)
-        return (PeerStatus(PEER, "alice", "token", 5.0, (path,), *self.moved, (), 3),)
 
 
 class Clock:
@@ -53,7 +27,7 @@ def test_before_anything_is_observed_the_program_is_starting() -> None:
 
 
 def test_what_is_observed_is_shown_with_its_rates() -> None:
-    clock, observed = Clock(), Observed()
+    clock, observed = Clock(), FakeObserved()
     view = overview(clock)
     view.observe(PEER, observed)
     assert view.status().peers[0].send_rate is None
@@ -75,7 +49,7 @@ def test_a_server_is_ready_once_it_can_be_reached() -> None:
     assert not view.is_ready
     view.report(reports.ServerReady(PEER, (), ("LAN",)))
     assert view.is_ready
-    view.stopping()
+    view.report(reports.Stopping("SIGTERM"))
     view.report(reports.ServerReady(PEER, (), ()))
     assert (view.state, view.is_ready) == ("stopping", False)
 

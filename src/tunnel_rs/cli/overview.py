@@ -98,10 +98,6 @@ class Overview:
         tunnel."""
         return self.state == "ready"
 
-    def stopping(self) -> None:
-        """The program ends in order, from now on."""
-        self.state, self.reason = "stopping", ""
-
     def report(self, report: Report) -> None:
         """A `Reporter`."""
         for kind in _kinds(report):
@@ -114,6 +110,8 @@ class Overview:
         match report:
             case reports.ServerReady() | reports.TunnelUp():
                 self.state, self.reason = "ready", ""
+            case reports.Stopping():
+                self.state, self.reason = "stopping", ""
             case reports.Trying() if self.state == "starting":
                 self.state = "connecting"
             case reports.TunnelLost(reason=reason):

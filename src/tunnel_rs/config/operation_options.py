@@ -19,6 +19,7 @@ CONTROL_SOCKET: Option[Path | None] = Option(
     key="iroh.control_socket",
     flags=("--control-socket",),
     metavar="FILE",
+    variable="TUNNEL_RS_CONTROL_SOCKET",
 )
 METRICS_BIND: Option[SocketAddr | None] = Option(
     "metrics_bind",
