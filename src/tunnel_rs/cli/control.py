@@ -78,8 +78,8 @@ def ls(console: Console, choice: Choice) -> ExitStatus:
 def kill(console: Console, what: str, choice: Choice) -> None:
     """End a session or a client's connection.
 
-    A session is named by its number, a client by its id, of which ten characters are enough. A client
-    may come again: to keep it out take its token away, and `tunnel-rs reload`.
+    A session is named by its number, a client by its id, of which ten characters are enough. A
+    client may come again: to keep it out take its token away, and `tunnel-rs reload`.
 
     \b
     Examples:
