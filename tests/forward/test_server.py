@@ -16,7 +16,7 @@ from tests.support.forwarding import (
     server_bench,
     server_settings,
 )
-from tests.support.memory_link import CLIENT_ID
+from tests.support.memory_link import CLIENT_ID, Sizes
 from tests.support.recorder import Recorder
 from tests.support.sockets import (
     TcpTarget,
@@ -33,7 +33,7 @@ from tunnel_rs.forward import server as server_module
 from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.proto.access import AccessList, Entry, of_tokens
 from tunnel_rs.proto.grants import Grant, Rule
-from tunnel_rs.proto.messages import AuthRequest, AuthResponse, SourceRequest
+from tunnel_rs.proto.messages import AuthRequest, AuthResponse, SourceRequest, SourceResponse
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.proto.udp_frames import DatagramDecoder, encode_datagram
 from tunnel_rs.reports import ClientGone, SessionClosed, SessionOpened, SessionRefused
@@ -424,6 +424,45 @@ async def test_datagrams_pass_both_ways_with_their_boundaries(bench: ServerBench
         size = sum(map(len, sent))
         (ended,) = map(outcome, bench.reported(SessionClosed))
         assert ended == (1, SourceUrl.parse(target.url), size, size, "")
+
+
+async def test_with_a_client_that_offers_it_udp_goes_beside_the_stream(bench: ServerBench) -> None:
+    with closing(UdpTarget()) as target:
+        peer = bench.connect(sizes=Sizes(max_datagram=1000))
+        await peer.ask_to_come_in()
+        stream = await peer.open(target.url, datagrams=True)
+        stream.stream.send_datagrams([b"one", b"", b"three"])
+        await until(lambda: len(stream.datagrams) == 3)
+        assert stream.datagrams == target.received == [b"one", b"", b"three"]
+        stream.stream.write(encode_datagram(bytes(1001)))
+        frames = Frames(stream)
+        await until(lambda: len(frames) == 1)
+        assert frames.datagrams == [bytes(1001)]
+        assert len(stream.datagrams) == 3
+
+
+@pytest.mark.parametrize(("offered", "carried"), [(False, 1000), (True, 0)])
+async def test_without_an_offer_or_a_link_that_can_udp_stays_on_the_stream(
+    bench: ServerBench, offered: bool, carried: int
+) -> None:
+    with closing(UdpTarget()) as target:
+        peer = bench.connect(sizes=Sizes(max_datagram=carried))
+        await peer.ask_to_come_in()
+        response, dialogue = await peer.ask(target.url, datagrams=offered)
+        assert response == SourceResponse(True)
+        recorder = Recorder(dialogue.stream, attach=False)
+        dialogue.hand_over(recorder)
+        recorder.stream.write(encode_datagram(b"hello"))
+        frames = Frames(recorder)
+        await until(lambda: len(frames) == 1)
+        assert recorder.datagrams == []
+
+
+async def test_tcp_has_nothing_beside_its_stream(bench: ServerBench, target: TcpTarget) -> None:
+    peer = bench.connect(sizes=Sizes(max_datagram=1000))
+    await peer.ask_to_come_in()
+    response, _ = await peer.ask(target.url, datagrams=True)
+    assert response == SourceResponse(True)
 
 
 async def test_a_datagram_too_long_for_udp_is_dropped_and_the_flow_goes_on(

@@ -13,12 +13,11 @@ from tests.support.endpoints import DEFAULTS, Pair, connected, open_end, until
 from tests.support.tape import Tape
 from tests.support.virtual_time import turns, virtual_time
 
-from tunnel_rs.errors import LinkClosedError, TunnelError, UnreachableError, WrongPeerError
+from tunnel_rs.errors import LinkClosedError, UnreachableError, WrongPeerError
 from tunnel_rs.net import quic_connection
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.reports import Report
 
 BOTH_ENGINES = pytest.mark.parametrize("fast", [True, False], ids=["fast path", "aioquic"])
 BOTH_FAMILIES = pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"], ids=["IPv4", "IPv6"])
@@ -799,8 +798,3 @@ async def test_using_a_link_after_the_endpoint_was_closed_does_nothing() -> None
         await asyncio.sleep(0)
         assert pair.here._timer is None
         assert not pair.client.quic._touched
-
-
-def test_errors_of_links_are_reported_as_one_line() -> None:
-    assert issubclass(LinkClosedError, TunnelError)
-    assert not issubclass(LinkClosedError, Report)
