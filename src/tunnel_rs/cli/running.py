@@ -1,6 +1,7 @@
 """Run a server or a client from its first report to an orderly end."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -92,15 +93,25 @@ async def run_client(endpoint: Closable, client: Runnable, report: Reporter) -> 
 
 
 def _reload(server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
+    with contextlib.suppress(TunnelError):  # it is told
+        reload_server(server, report, reread)
+
+
+def reload_server(
+    server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]
+) -> str:
+    """Let a server use the settings as they are now; what they are, in a line. What `reread` raises
+    is told, leaves those in use in place, and is raised again."""
     try:
         settings = reread()
     except TunnelError as error:
         report(Notice("warning", f"{error}; the settings in use stay as they are"))
-        return
+        raise
     server.apply(settings)
     tcp, udp = _networks(settings.allowed_tcp), _networks(settings.allowed_udp)
     text = f"{_who(settings)}, TCP {tcp}, UDP {udp}"
     report(Notice("info", f"settings read again: {text}"))
+    return text
 
 
 def _who(settings: ServerSettings) -> str:
