@@ -1,7 +1,7 @@
 """Turn merged values into the frozen settings of the features. Nothing below reads a mapping."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tunnel_rs.config import schema, transport_options
 from tunnel_rs.config.keyfile import read_secret_key
@@ -10,10 +10,12 @@ from tunnel_rs.config.option import Option
 from tunnel_rs.config.reach import read_reach
 from tunnel_rs.config.sources import Rank, Values
 from tunnel_rs.config.tables import options_for
-from tunnel_rs.config.token_files import read_tokens
+from tunnel_rs.config.token_files import joined, read_clients, read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
-from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
+from tunnel_rs.forward.settings import ClientSettings, Network, ServerSettings, Tunnel
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.proto.access import AccessList, Entry
+from tunnel_rs.proto.grants import UNLIMITED, unreachable_rule
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId, HostPort, Protocol, Secret, SourceUrl
 
@@ -42,24 +44,26 @@ def build_server(values: Values) -> ServerConfig:
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
-    return ServerConfig(server_settings(values), _endpoint(values, secret_key(values)))
+    return ServerConfig(server_settings(values), endpoint_settings(values, secret_key(values)))
 
 
-def server_settings(values: Values) -> ServerSettings:
+def server_settings(values: Values, *, running: bool = False) -> ServerSettings:
     """What clients may do: the part of a server's configuration that can change while it runs.
 
-    Reads the token file. Raises UsageError or ConfigError.
+    Reads the files of tokens and client keys. A `running` server may be left with nobody who may
+    come in: so the last one can be shut out. Raises UsageError or ConfigError.
     """
     allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
     if not allowed_tcp and not allowed_udp:
         advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
         options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
         raise values.missing("allowed network", *options, advice=advice)
-    tokens = auth_tokens(values)
+    access = access_list(values, may_be_empty=running)
+    _refuse_rules_without_effect(access, allowed_tcp, allowed_udp)
     return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
-        tokens=lambda: tokens,
+        access=access,
         max_sessions=values.get(schema.MAX_SESSIONS),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
@@ -85,7 +89,9 @@ def build_client(values: Values) -> ClientConfig:
         connect_timeout=values.get(schema.CONNECT_TIMEOUT),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
-    return ClientConfig(forward, _endpoint(values, None), server)
+    file = values.get(schema.CLIENT_SECRET_FILE)
+    key = None if file is None else read_secret_key(file)
+    return ClientConfig(forward, endpoint_settings(values, key), server)
 
 
 def exposed_secrets(values: Values) -> tuple[str, ...]:
@@ -96,25 +102,19 @@ def exposed_secrets(values: Values) -> tuple[str, ...]:
     return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
 
 
-def _endpoint(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
+def endpoint_settings(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
+    """How peers are found and reached. Raises UsageError or ConfigError."""
     reach = read_reach(values)
-    return replace(
-        direct_endpoint(values, key),
+    return EndpointSettings(
+        secret_key=key,
+        bind=values.get(schema.BIND),
         lan_discovery=not reach.relay_only,
+        peer_addrs=values.get(schema.PEER_ADDRS),
         relays=reach.relays,
         public_relays=reach.public_relays,
         relay_only=reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
-    )
-
-
-def direct_endpoint(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
-    """One that finds peers by LAN discovery and known addresses, and uses no relay."""
-    return EndpointSettings(
-        secret_key=key,
-        bind=values.get(schema.BIND),
-        peer_addrs=values.get(schema.PEER_ADDRS),
         transport=_transport(values),
     )
 
@@ -145,26 +145,65 @@ def secret_key(values: Values) -> Secret[bytes]:
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
 
+def access_list(values: Values, *, may_be_empty: bool = False) -> AccessList:
+    """Who may come in. Raises UsageError or ConfigError, also when that is nobody, unless it
+    `may_be_empty`."""
+    clients = _clients(values)
+    tokens = _tokens(values, required=not (clients or may_be_empty))
+    return AccessList(tokens, clients)
+
+
 def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
-    tokens, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
-    if not tokens and file is None:
+    """The accepted tokens, for a program that has no use for options behind them."""
+    tokens = _tokens(values, required=True)
+    for entry in tokens:
+        if entry.grant != UNLIMITED:
+            raise ConfigError(f"{entry.where}: options behind a token are for `tunnel-rs server`")
+    return tuple(entry.credential for entry in tokens)
+
+
+def _tokens(values: Values, *, required: bool) -> tuple[Entry[Secret[str]], ...]:
+    given, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
+    if required and not given and file is None:
         advice = "; make one with `tunnel-rs generate-token`"
         options = schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE
         raise values.missing("auth token", *options, advice=advice)
-    from_file = read_tokens(file) if file else ()
-    return tuple(dict.fromkeys(tokens + from_file))
+    from_file = read_tokens(file, may_be_empty=bool(given) or not required) if file else ()
+    return joined(map(Entry, given), from_file)
+
+
+def _clients(values: Values) -> tuple[Entry[EndpointId], ...]:
+    given, file = values.get(schema.ALLOWED_CLIENTS), values.get(schema.ALLOWED_CLIENTS_FILE)
+    return joined(map(Entry, given), read_clients(file) if file else ())
+
+
+def _refuse_rules_without_effect(
+    access: AccessList, tcp: tuple[Network, ...], udp: tuple[Network, ...]
+) -> None:
+    """A token can only narrow what the server allows: a network outside is a mistake."""
+    for entry in access.entries:
+        for key, rules, allowed in ("tcp", entry.grant.tcp, tcp), ("udp", entry.grant.udp, udp):
+            rule = unreachable_rule(rules, allowed)
+            if rule is not None:
+                raise ConfigError(
+                    f"{entry.where}: {key}: {rule.network} is outside the networks that "
+                    f"--allowed-{key} gives; add it there, or take it away here"
+                )
 
 
 def auth_token(values: Values) -> Secret[str]:
+    """The token to show; the empty one when the server is to know us by our key."""
     token, file = values.get(schema.AUTH_TOKEN), values.get(schema.AUTH_TOKEN_FILE)
     if token is not None:
         return token
     if file is None:
+        if values.get(schema.CLIENT_SECRET_FILE) is not None:
+            return Secret("")
         raise values.missing("auth token", schema.AUTH_TOKEN_FILE, schema.AUTH_TOKEN)
     tokens = read_tokens(file)
     if len(tokens) > 1:
         raise ConfigError(f"{file}: holds {len(tokens)} tokens; a client needs a file with one")
-    return tokens[0]
+    return tokens[0].credential
 
 
 def _stdio_source(values: Values) -> SourceUrl:

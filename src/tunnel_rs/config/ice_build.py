@@ -14,6 +14,7 @@ from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
 from tunnel_rs.ice.settings import ClientRequest, NostrSettings, SessionSettings
 from tunnel_rs.net.ice_gather import IceServers
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import HostPort, Protocol, SourceUrl
 
@@ -76,7 +77,7 @@ def server_settings(values: Values) -> ServerSettings:
     return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
-        tokens=lambda: (),
+        access=AccessList(),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
 
