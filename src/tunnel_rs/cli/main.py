@@ -1,6 +1,5 @@
 """The program `tunnel-rs`: its commands, loaded when they are asked for."""
 
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import ClassVar, NoReturn
@@ -25,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "dns-server": "tunnel_rs.cli.dns_server:dns_server",
     "netcheck": "tunnel_rs.cli.netcheck:netcheck",
     "check-config": "tunnel_rs.cli.check_config:check_config",
+    "service": "tunnel_rs.cli.service:service",
     "completion": "tunnel_rs.cli.completion:completion",
 }
 """Where each command is found. To add one, add a row."""
@@ -71,4 +71,4 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the program: run it, and exit with the status of `ExitStatus`."""
-    sys.exit(exits.run(cli, None, PROGRAM))
+    exits.leave(cli, PROGRAM)
