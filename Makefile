@@ -54,6 +54,17 @@ rust: $(VENV)/development.stamp ## run the interop suites against the real iroh 
 man: $(VENV)/development.stamp ## write the manual pages anew from the commands
 	$(BIN)/python tools/man_pages.py
 
+packages: $(VENV)/development.stamp ## install the wheel by pip, pipx and uv, with every Python here
+	$(BIN)/python tools/packages.py $(ARGS)
+
+deploy: $(VENV)/development.stamp ## check chart, manifests and workflows with tools that go fetches
+	tools/check_deploy.sh
+
+audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in the repository
+	$(PIP) install pip-audit detect-secrets
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement constraints.txt
+	$(BIN)/python tools/secrets_scan.py
+
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv
 	PATH="$(BIN):$$PATH" $(BIN)/python tools/lock.py
