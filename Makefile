@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix soak rust man lock clean
+.PHONY: help demo test check lint format bench natmatrix vpnlab soak rust man lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ bench: $(VENV)/development.stamp ## measure beside direct TCP, ssh -L, asyncssh 
 
 natmatrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which NATs (needs root)
 	$(BIN)/python tools/nat_matrix.py
+
+vpnlab: $(VENV)/development.stamp ## the VPN with ten clients, and without network for a minute (needs root)
+	VPN_CLIENTS=10 VPN_OUTAGE=60 $(BIN)/python -m pytest tests/netns -k vpn $(ARGS)
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)

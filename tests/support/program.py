@@ -34,6 +34,14 @@ def run_vpn(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
     return run(arguments, environment, program=vpn.cli, name=vpn.PROGRAM)
 
 
+def run_ice(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
+    """The same with `tunnel-rs-ice`."""
+    from tunnel_rs.cli import ice
+
+    environment = {"HOME": "/nowhere", **(environ or {})}
+    return run(arguments, environment, program=ice.cli, name=ice.PROGRAM)
+
+
 def run(
     arguments: Sequence[str],
     environ: Mapping[str, str],

@@ -7,7 +7,7 @@ import click
 
 from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
-from tunnel_rs.cli.hints import warn_of_exposed_secrets
+from tunnel_rs.cli.hints import warn_of_exposed_secrets, warn_of_open_key_file
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.running import run_client
 from tunnel_rs.config.build import ClientConfig, build_client
@@ -36,6 +36,7 @@ def client(console: Console, **given: Any) -> ExitStatus:
     if config.forward.stdio and console.writes_data:
         raise UsageError("--json cannot be given beside --stdio: stdout carries the stream")
     warn_of_exposed_secrets(values, console.report)
+    warn_of_open_key_file(values, console.report)
     return event_loop.run(_forward(config, console.report))
 
 

@@ -1,6 +1,5 @@
 """The program `tunnel-rs`: its commands, loaded when they are asked for."""
 
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import ClassVar, NoReturn
@@ -72,4 +71,4 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the program: run it, and exit with the status of `ExitStatus`."""
-    sys.exit(exits.run(cli, None, PROGRAM))
+    exits.leave(cli, PROGRAM)

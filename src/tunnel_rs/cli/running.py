@@ -116,8 +116,14 @@ def _reload(server: LinkServer, report: Reporter, reread: Callable[[], ServerSet
         return
     server.apply(settings)
     tcp, udp = _networks(settings.allowed_tcp), _networks(settings.allowed_udp)
-    text = f"{len(settings.tokens())} token(s), TCP {tcp}, UDP {udp}"
+    text = f"{_who(settings)}, TCP {tcp}, UDP {udp}"
     report(Notice("info", f"settings read again: {text}"))
+
+
+def _who(settings: ServerSettings) -> str:
+    clients = len(settings.access.clients)
+    keys = f", {clients} client key(s)" if clients else ""
+    return f"{len(settings.access.tokens)} token(s){keys}"
 
 
 def _networks(networks: tuple[Network, ...]) -> str:
@@ -181,7 +187,7 @@ def starting(
     """What a server says first."""
     return ServerStarting(
         endpoint_id,
-        len(settings.tokens()),
+        len(settings.access.tokens),
         tuple(map(str, settings.allowed_tcp)),
         tuple(map(str, settings.allowed_udp)),
         client_command(endpoint_id, settings, reach),

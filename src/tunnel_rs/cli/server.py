@@ -39,7 +39,7 @@ def server(console: Console, **given: Any) -> ExitStatus:
     warn_of_open_key_file(values, console.report)
 
     def reread() -> ServerSettings:
-        return server_settings(load(Role.SERVER, given, os.environ))
+        return server_settings(load(Role.SERVER, given, os.environ), running=True)
 
     return event_loop.run(_serve(config, console.report, reread))
 

@@ -63,6 +63,7 @@ async def _execute(config: VpnClientConfig, command: tuple[str, ...], report: Re
 
         settings = replace(config.vpn, routes=_EVERYTHING)
         client = VpnClient(settings, tun, namespace, connect, report)
+        endpoint.on_relay_up = client.retry_now
         try:
             return await _until_the_command_ends(client, namespace, report)
         finally:

@@ -134,9 +134,10 @@ class NostrRelays:
             why = f"all that answered refused it ({verdicts.reason or 'without a reason'})"
         else:
             why = "no relay has answered"
-        self._report(
-            Notice("warning", f"the other side may not hear us: {why}; name other relays (--relay)")
-        )
+        advice = "name other relays (--relay)"
+        if verdicts.reason.startswith("blocked"):
+            advice += ", or set the same event_kind on both sides"
+        self._report(Notice("warning", f"the other side may not hear us: {why}; {advice}"))
 
     # One relay
 
