@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix vpnlab soak rust man lock clean
+.PHONY: help demo test check lint format bench natmatrix vpnlab soak rust man packages deploy audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,8 +65,9 @@ deploy: $(VENV)/development.stamp ## check chart, manifests and workflows with t
 
 audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in the repository
 	$(PIP) install pip-audit detect-secrets
-	$(BIN)/pip-audit --require-hashes --disable-pip --requirement constraints.txt
-	$(BIN)/python tools/secrets_scan.py
+	$(BIN)/pip-audit --require-hashes --disable-pip --strict --requirement constraints.txt
+	git ls-files -z | grep -zv '^tests/' | xargs -0 $(BIN)/detect-secrets-hook \
+	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv
