@@ -66,7 +66,7 @@ deploy: $(VENV)/development.stamp ## check chart, manifests and workflows with t
 audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in the repository
 	$(PIP) install pip-audit detect-secrets
 	$(BIN)/pip-audit --require-hashes --disable-pip --strict --requirement constraints.txt
-	git ls-files -z | grep -zv '^tests/' | xargs -0 $(BIN)/detect-secrets-hook \
+	git ls-files -z | grep -zvE '^(tests|bench)/' | xargs -0 $(BIN)/detect-secrets-hook \
 	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
