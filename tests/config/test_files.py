@@ -94,7 +94,7 @@ def test_a_wrong_file_says_where_and_what(tmp_path: Path, text: str, problem: st
 
 
 def test_keys_of_a_server_are_refused_in_a_client_file(tmp_path: Path) -> None:
-    for key in ("max_sessions = 1", "secret = 'x'", "auth_tokens = []"):
+    for key in ("max_sessions = 1", "allowed_clients = []", "auth_tokens = []"):
         name = key.partition(" ")[0]
         problem = refusal(tmp_path, f"{CLIENT_HEAD}[iroh]\n{key}\n", Role.CLIENT)
         assert problem == f"iroh.{name}: only for a server, this is a client file; remove it"

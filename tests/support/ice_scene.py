@@ -16,6 +16,7 @@ from tunnel_rs.ice.nostr_client import NostrClient, wall_clock
 from tunnel_rs.ice.nostr_server import NostrServer
 from tunnel_rs.ice.settings import ClientRequest, NostrSettings, Service, SessionSettings
 from tunnel_rs.net.resolver import SystemResolver
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.proto.manual_text import BlockKind
 from tunnel_rs.proto.nostr_keys import NostrSecretKey
 from tunnel_rs.reports import Listening, Notice, Report, Reporter
@@ -62,7 +63,7 @@ def forward_server(report: Reporter, **changes: Any) -> ForwardServer:
     fields: dict[str, Any] = {
         "allowed_tcp": LOOPBACK,
         "allowed_udp": LOOPBACK,
-        "tokens": lambda: (),
+        "access": AccessList(),
     }
     return ForwardServer(ServerSettings(**{**fields, **changes}), report)
 

@@ -5,6 +5,7 @@ ends a ProxyCommand, whose server must not be left with half a session.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -14,8 +15,9 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from tunnel_rs.errors import ExitStatus
+from tunnel_rs.net.service_notices import ServiceNotices
 from tunnel_rs.net.tasks import TaskScope
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Reporter, Stopping
 
 STOP_TIME = 6.0
 """Seconds to stop in after the first signal: sessions get 5 to finish, then they are closed."""
@@ -81,9 +83,13 @@ class StopSignals:
 
     def received(self, number: signal.Signals) -> None:
         """Take note of a signal. Runs in the event loop."""
+        notices = ServiceNotices.of(os.environ)
         if number == _HANGUP and self._reload is not None:
+            notices.reloading()
             self._reload()
+            notices.ready()
         elif not self.first.done():
+            notices.stopping()
             self.first.set_result(number)
         elif not self.second.done():
             self.second.set_result(number)
@@ -110,7 +116,7 @@ async def run_until_signal(
         task = scope.spawn(running, "run")
         await _first_of(task, signals.first)
         if signals.first.done():
-            report(Notice("info", "stopping; press Ctrl-C again to end at once"))
+            report(Stopping(signals.first.result().name))
         stopping = scope.spawn(_call(stop), "stop")
         await _first_of(stopping, signals.second, timeout=stop_time)
     if signals.first.done():

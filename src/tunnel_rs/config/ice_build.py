@@ -14,6 +14,7 @@ from tunnel_rs.errors import UsageError
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings
 from tunnel_rs.ice.settings import ClientRequest, NostrSettings, SessionSettings
 from tunnel_rs.net.ice_gather import IceServers
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import SourceUrl
 
@@ -78,7 +79,7 @@ def server_settings(values: Values) -> ServerSettings:
     return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
-        tokens=lambda: (),
+        access=AccessList(),
         max_sessions=MAX_STREAMS,
         udp_idle_timeout=values.get(shared.UDP_IDLE_TIMEOUT),
     )

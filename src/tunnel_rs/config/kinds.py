@@ -283,6 +283,7 @@ SECRET_KEY = text("the base64 text of a 32-byte key", decode_secret_key, secret=
 TOKEN = text("a token of 18 characters", check_token, secret=True)
 TOKENS = texts("a token of 18 characters", check_token, secret=True)
 ENDPOINT_ID = text("64 hex digits or 52 base32 characters", EndpointId.parse)
+CLIENT_IDS = texts("64 hex digits or 52 base32 characters", EndpointId.parse)
 SOURCE = text("tcp://host:port or udp://host:port", SourceUrl.parse)
 SOURCES = one_or_more("tcp://host:port or udp://host:port", SourceUrl.parse)
 LISTEN_ADDRESS = text("host:port", ListenAddress.parse)

@@ -66,7 +66,7 @@ class FlowTable:
             idle_timeout=self._parts.settings.udp_idle_timeout,
         )
         self._flows[key] = flow
-        session.abort = flow.abort
+        session.carried_by(flow)
         try:
             self._parts.tasks.spawn(self._open(key, flow, session), str(source))
         except ScopeFullError:
@@ -95,7 +95,7 @@ class FlowTable:
             raise
         if self._flows.get(key) is flow:
             session.opened()
-        flow.attach(dialogue.stream, dialogue.hand_over)
+        flow.attach(dialogue.stream, dialogue.hand_over, beside=dialogue.datagrams)
 
     def _ended(self, key: Hashable, session: Session, end: SpliceEnd) -> None:
         self._flows.pop(key, None)

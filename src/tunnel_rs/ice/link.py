@@ -3,6 +3,7 @@
 from tunnel_rs.net.ice_agent import IceAgent
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.quic_stream import QuicStream
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId, SourceUrl
 
 ICE_LOST = "ice disconnected"
@@ -31,6 +32,16 @@ class IceLink:
         address = self.connection.engine.address
         assert isinstance(address, tuple)
         return self._agent.face.describe(address)
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        address = self.connection.engine.address
+        assert isinstance(address, tuple)
+        kind = "relay" if self._agent.face.is_relayed(address) else "direct"
+        return (PathStatus(self.address, kind, self.connection.rtt),)
+
+    async def ping(self) -> float:
+        return await self.connection.ping()
 
     async def open_stream(self) -> QuicStream:
         return await self.connection.open_stream()

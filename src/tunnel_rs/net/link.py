@@ -7,8 +7,10 @@ read callback, and the receiver writes on at once. Nothing is queued between the
 backwards: `pause_writing`/`resume_writing` for what we send, `consumed` for what we receive.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId, SourceUrl
 
 Buffer = bytes | bytearray | memoryview
@@ -35,6 +37,11 @@ class StreamReceiver(Protocol):
 
     def resume_writing(self) -> None:
         """Enough has been sent; write again."""
+
+    def datagrams_received(self, payloads: list[bytes]) -> None:
+        """What the peer gave to `ByteStream.send_datagrams`: some of it, in any order. Who does
+        not override this drops it."""
+        return None
 
     def connection_lost(self, error: Exception | None) -> None:
         """Last call. None when both directions had ended in order (EOF, reset or stop), else the
@@ -72,6 +79,16 @@ class ByteStream(Protocol):
     def consumed(self, n: int) -> None:
         """Open the peer's window by n bytes that were delivered through `data_received`."""
 
+    @property
+    def max_datagram(self) -> int:
+        """Most bytes that one datagram beside this stream may carry now; it follows the path. 0
+        when link or peer carries none."""
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        """Send each of `payloads` (at most `max_datagram` bytes) once, beside the stream: they may
+        be lost and overtake each other, and what the path cannot take is dropped. Returns how many
+        were dropped at once, older ones perhaps."""
+
 
 class Link(Protocol):
     """An encrypted, authenticated connection to one peer."""
@@ -95,6 +112,14 @@ class Link(Protocol):
 
     async def accept_stream(self) -> ByteStream:
         """Next stream the peer opened, in order. Raises LinkClosedError."""
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        """All ways packets take to the peer now, never none."""
+
+    async def ping(self) -> float:
+        """Ask the peer and return the seconds until its answer. Raises LinkClosedError. The time
+        limit is the caller's."""
 
     def open_window(self) -> None:
         """Grant the full receive window: call once the peer is authenticated. A link accepted from

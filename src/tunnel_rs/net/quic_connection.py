@@ -12,6 +12,8 @@ from tunnel_rs.errors import LinkClosedError, UnreachableError, WrongPeerError
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.engine import Address, Engine, Train
+from tunnel_rs.proto.relay_addr import RelayAddr
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId
 
 MAX_UNACCEPTED_STREAMS = 1024
@@ -60,6 +62,8 @@ class QuicConnection:
         self._open_waiters: deque[asyncio.Future[QuicStream]] = deque()
         self._drain_waiters: dict[asyncio.Future[None], None] = {}
         self._paused: dict[QuicStream, None] = {}
+        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._next_ping = 0  # the engine's own keep-alive has this number
         self._next_incoming = 1 if engine.is_client else 0
         """Id of the next stream the peer opens; what is below and unknown has ended."""
         self._timer: asyncio.TimerHandle | None = None
@@ -85,6 +89,24 @@ class QuicConnection:
     def rtt(self) -> float:
         """Smoothed round-trip time in seconds."""
         return self.engine.smoothed_rtt
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        kind = "relay" if isinstance(self.engine.address, RelayAddr) else "direct"
+        return (PathStatus(self.address, kind, self.rtt),)
+
+    async def ping(self) -> float:
+        self._check_open()
+        number = self._next_ping = self._next_ping + 1
+        answer = self._pings[number] = self._loop.create_future()
+        began = self._loop.time()
+        self.engine.send_ping(number)
+        self.schedule_flush()
+        try:
+            await answer
+        finally:
+            del self._pings[number]
+        return self._loop.time() - began
 
     async def open_stream(self) -> QuicStream:
         self._check_open()
@@ -191,6 +213,9 @@ class QuicConnection:
                 self._handle(event)
         for stream_id, data in chunks.items():
             self._deliver(stream_id, data)
+        for stream_id, payloads in engine.take_datagrams().items():
+            if (accompanied := self._streams.get(stream_id)) is not None:
+                accompanied.deliver_datagrams(payloads)
         self._after_batch()
 
     def _deliver(self, stream_id: int, chunks: list[bytes]) -> None:
@@ -210,6 +235,9 @@ class QuicConnection:
         elif isinstance(event, events.StopSendingReceived):
             if (stream := self._stream(event.stream_id)) is not None:
                 stream.deliver_stop(event.error_code)
+        elif isinstance(event, events.PingAcknowledged):
+            if (ping := self._pings.get(event.uid)) is not None and not ping.done():
+                ping.set_result(None)
         elif isinstance(event, events.ConnectionIdIssued):
             self._owner.add_connection_id(self, event.connection_id)
         elif isinstance(event, events.ConnectionIdRetired):
@@ -302,6 +330,9 @@ class QuicConnection:
         for waiter in (*self._accept_waiters, *self._open_waiters):
             if not waiter.done():
                 waiter.set_exception(error)
+        for ping in self._pings.values():
+            if not ping.done():
+                ping.set_exception(error)
         self._accept_waiters.clear()
         self._open_waiters.clear()
         self._wake_drainers()

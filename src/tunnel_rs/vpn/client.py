@@ -28,13 +28,16 @@ from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.vpn_frames import Offloaded
 from tunnel_rs.proto.vpn_handshake import (
     GSO,
+    Lease4,
+    Lease6,
     VpnRequest,
     VpnResponse,
     decode_response,
     encode_request,
 )
 from tunnel_rs.proto.vpn_heartbeat import CLIENT_PATIENCE, PING_INTERVAL, Heartbeat
-from tunnel_rs.reports import Reporter, TunnelLost, TunnelUp, VpnUp, silent
+from tunnel_rs.proto.vpn_icmp import IPV6_MIN_MTU
+from tunnel_rs.reports import Notice, Reporter, TunnelLost, TunnelUp, VpnUp, silent
 from tunnel_rs.values import SocketAddr
 from tunnel_rs.vpn.channel import PacketChannel
 from tunnel_rs.vpn.settings import ClientSettings, Network
@@ -84,6 +87,7 @@ class VpnClient:
         self._started = False
         self._lost: asyncio.Future[LocalError] = asyncio.get_running_loop().create_future()
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._ended.set()
 
@@ -97,11 +101,25 @@ class VpnClient:
         reconnect or has tried often enough. Then everything is undone and closed."""
         self._ended.clear()
         try:
+            await self._prepare()
             await self._keep_up()
         finally:
             self._tun.close()
             await self._host.undo()
             self._ended.set()
+
+    async def _prepare(self) -> None:
+        """Nothing of an earlier client is left; what a kill switch is for is blocked from now."""
+        settings = self._settings
+        await self._host.clean(client=True)
+        if settings.kill_switch:
+            config = RouteConfig((), kill_switch=True, blocked=settings.routes)
+            await self._host.set_routes(self._tun.name, config)
+
+    def retry_now(self) -> None:
+        """What could not be reached may be reachable now: do not wait to try again."""
+        if not self._hurry.done():
+            self._hurry.set_result(None)
 
     async def close(self) -> None:
         """End the tunnel in order, and wait until `run` has undone everything."""
@@ -129,7 +147,8 @@ class VpnClient:
                 raise UnreachableError(f"gave up after {failed} attempt(s): {error}")
             delay = self._backoff.next_delay()
             self._report(TunnelLost(str(error), delay))
-            await _first_of(self._stop, self._lost, timeout=delay)
+            self._hurry = asyncio.get_running_loop().create_future()
+            await _first_of(self._stop, self._lost, self._hurry, timeout=delay)
 
     async def _one_tunnel(self) -> tuple[bool, TunnelError]:
         """Whether there was a tunnel, and why there is none (any more)."""
@@ -193,11 +212,17 @@ class VpnClient:
     async def _configure(self, response: VpnResponse) -> None:
         """Give the device what the server assigned, and lead the routes into it."""
         settings = self._settings
-        leases = [lease for lease in (response.lease4, response.lease6) if lease is not None]
+        leases = self._usable(response)
         interfaces = tuple(_interface(lease.address, lease.network) for lease in leases)
         versions = {lease.address.version for lease in leases}
         networks: list[Network] = [lease.network for lease in leases]
-        routes = [route for route in settings.routes if route.version in versions]
+        routes = tuple(route for route in settings.routes if route.version in versions)
+        others = tuple(route for route in settings.routes if route.version not in versions)
+        if others:
+            blocked = "blocked by the kill switch" if settings.kill_switch else "not in the VPN"
+            family = f"IPv{others[0].version}"
+            text = f"there is no {family} address of the VPN: {', '.join(map(str, others))}"
+            self._report(Notice("warning", f"{text} is {blocked}"))
         resolvers = settings.resolvers
         if not resolvers and settings.accept_dns:
             resolvers = response.resolvers
@@ -206,13 +231,31 @@ class VpnClient:
         config = RouteConfig(
             (*networks, *routes),
             settings.kill_switch,
+            others if settings.kill_switch else (),
             resolvers,
             response.domains if resolvers == response.resolvers else (),
         )
         await self._host.set_routes(self._tun.name, config)
-        self.routes = tuple(routes)
+        self.routes = routes
         shown = tuple(map(str, routes))
         self._report(VpnUp(self._tun.name, tuple(map(str, interfaces)), shown))
+
+    def _usable(self, response: VpnResponse) -> list[Lease4 | Lease6]:
+        """The leases this machine can have. Raises LocalError when there is none."""
+        leases: list[Lease4 | Lease6] = []
+        if response.lease4 is not None:
+            leases.append(response.lease4)
+        if response.lease6 is not None:
+            if self._settings.mtu < IPV6_MIN_MTU:
+                problem = f"an mtu of {self._settings.mtu}, and IPv6 needs {IPV6_MIN_MTU}"
+            elif not self._host.has_ipv6:
+                problem = "no IPv6 on this machine"
+            else:
+                return [*leases, response.lease6]
+            if not leases:
+                raise LocalError(f"the server gives an IPv6 address only, and there is {problem}")
+            self._report(Notice("warning", f"IPv6 of the VPN is not used: there is {problem}"))
+        return leases
 
     async def _tunnel(self, link: Link) -> TunnelError:
         """Carry packets until the link is lost; why it was."""
@@ -232,6 +275,7 @@ class VpnClient:
                 self.traffic,
                 offload=GSO in self.response.capabilities and self._tun.can_offload,
                 answers_pings=False,
+                ends_here=_addresses(self.response) if self._tun.can_offload else (),
                 on_packets=self._from_server,
                 on_end=on_end,
                 on_resume=self._tun.resume_reading,
@@ -285,6 +329,11 @@ class VpnClient:
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _addresses(response: VpnResponse) -> tuple[bytes, ...]:
+    leases = (response.lease4, response.lease6)
+    return tuple(lease.address.packed for lease in leases if lease is not None)
 
 
 def _interface(address: object, network: Network) -> IPv4Interface | IPv6Interface:
