@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -149,7 +149,8 @@ class NatLab:
         address is the same on both."""
         for number, side in enumerate("AB", 1):
             host = f"host{side}"
-            self._in(host, "ip link add nowhere type dummy")
+            self._in(host, "ip link add nowhere type veth peer name void")
+            self._in(host, "ip link set void up")
             self._in(host, f"ip addr add 10.99.0.{number}/24 dev nowhere")
             self._in(host, "ip link set nowhere up")
             self._in(host, "ip link add docker0 type bridge")
@@ -165,8 +166,11 @@ class NatLab:
     @contextmanager
     def cut(self) -> Iterator[None]:
         """While entered, nothing gets through the router of B."""
-        rules = """table inet cut { chain c_cut {
-          type filter hook forward priority -10; policy drop; } }"""
+        rules = """
+        table inet cut {
+          chain c_cut { type filter hook forward priority -10; policy drop;
+          }
+        }"""
         self._in("natB", "nft -f -", rules)
         try:
             yield
@@ -189,7 +193,7 @@ class NatLab:
                 **options,
             },  # type: ignore[call-overload]
         )
-        self.processes.callback(_end, process)
+        self.processes.callback(end, process)
         return process
 
     def start_services(self) -> None:
@@ -322,8 +326,8 @@ class NatLab:
             running.kill()
             out, err = running.communicate()
         finally:
-            _end(running)
-            _end(serving)
+            end(running)
+            end(serving)
         text = err.decode()
         found = re.search(r"is up by (.*) after ([0-9.]+) s", text)
         seconds = float(found[2]) if found else time.monotonic() - began
@@ -340,8 +344,8 @@ class NatLab:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            _end(running)
-            _end(serving)
+            end(running)
+            end(serving)
 
     def with_original_server(self, mode: str, timeout: float = 30.0) -> bool:
         """Whether A, our client, gets its bytes back from B, an emulated original."""
@@ -368,8 +372,8 @@ class NatLab:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            _end(running)
-            _end(serving)
+            end(running)
+            end(serving)
 
     def serve(self, mode: str) -> "subprocess.Popen[bytes]":
         """Our server on B, for the echo service; in nostr mode once it listens on the relay."""
@@ -433,7 +437,8 @@ class NatLab:
             subprocess.run(["ip", "netns", "del", self._ns(name)], capture_output=True, check=False)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a program, and close the pipes to it."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -441,6 +446,10 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 @contextmanager

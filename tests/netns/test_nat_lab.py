@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.netns.nat_lab import STUN6, TURN_TCP, TURN_UDP, Nat, NatLab, missing, nat_lab
+from tests.netns.nat_lab import STUN6, TURN_TCP, TURN_UDP, Nat, NatLab, end, missing, nat_lab
 
 pytestmark = [
     pytest.mark.netns,
@@ -98,7 +98,6 @@ def test_a_dead_path_is_noticed_within_10_s_and_nostr_makes_a_new_session(lab: N
         began = time.monotonic()
         noticed = next_event("tunnel_lost") - began
     again = next_event("tunnel_up") - began
-    for process in (client, serving):
-        process.terminate()
-        process.wait()
+    end(client)
+    end(serving)
     assert noticed < 10 and again < 25, (noticed, again)
