@@ -86,11 +86,12 @@ async def send_and_receive(connection: QuicConnection) -> None:
 async def echo(connection: QuicConnection) -> None:
     stream = await connection.accept_stream()
     received = Bytes(stream)
-    while not received.ended:
-        await asyncio.sleep(0.01)
-        if len(received.data) > 1:
-            stream.write(bytes(received.data[1:]))
-            received.data[1:] = b""
+    while True:
+        await until(lambda: len(received.data) > 1 or received.ended)
+        if len(received.data) == 1:
+            break
+        stream.write(bytes(received.data[1:]))
+        del received.data[1:]
     stream.write_eof()
     await asyncio.sleep(5)
 
