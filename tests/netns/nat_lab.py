@@ -381,7 +381,7 @@ class NatLab:
         options = self._options(mode, "B")
         serving = self.start(self.machine("B"), [*server, *options], stderr=subprocess.PIPE)
         assert serving.stderr is not None
-        ready = b"connected" if mode == "nostr" else b"waiting for the offer"
+        ready = b"Waiting for clients" if mode == "nostr" else b"waiting for the offer"
         while ready not in (line := serving.stderr.readline()):
             assert line, "our server has ended"
         return serving
