@@ -111,7 +111,7 @@ class VpnClient:
     async def _prepare(self) -> None:
         """Nothing of an earlier client is left; what a kill switch is for is blocked from now."""
         settings = self._settings
-        await self._host.clean(client=True)
+        await self._host.clean(self._tun.name, client=True)
         if settings.kill_switch:
             config = RouteConfig((), kill_switch=True, blocked=settings.routes)
             await self._host.set_routes(self._tun.name, config)
