@@ -97,6 +97,9 @@ _SECRETS = frozenset({schema.SECRET_FILE.name, schema.AUTH_TOKEN_FILE.name, "rel
 """Files with secrets that are read once, at the start. Those read again on SIGHUP are not among
 them: what systemd hands over is a copy."""
 
+_WRITTEN = frozenset({"audit_log", "control_socket"})
+"""Files that a program makes: they may be anywhere, and need not be there."""
+
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
@@ -164,7 +167,8 @@ def named_files(values: Values) -> Iterator[NamedFile]:
     """The files a configuration names, with absolute paths: a service starts elsewhere."""
     for option in options_for(values.role):
         path = values.get(option)
-        if option.kind is kinds.FILE and option.flags and isinstance(path, Path):
+        is_named = option.kind is kinds.FILE and option.flags and option.name not in _WRITTEN
+        if is_named and isinstance(path, Path):
             absolute = Path(os.path.abspath(path))
             yield NamedFile(option.flags[-1], option.name, absolute, option.name in _SECRETS)
 

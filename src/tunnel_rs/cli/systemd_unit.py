@@ -116,6 +116,7 @@ def _system_places(plan: Plan) -> Iterator[str]:
     yield f"User={plan.run_as or USER}"
     yield f"RuntimeDirectory=tunnel-rs/{plan.name}"
     yield f"Environment=XDG_RUNTIME_DIR=%t/tunnel-rs/{plan.name}"
+    yield "LogsDirectory=tunnel-rs"
     if plan.kind.keeps_data:
         yield "StateDirectory=tunnel-rs"
         yield "Environment=XDG_DATA_HOME=%S"
