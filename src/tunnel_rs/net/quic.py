@@ -61,6 +61,9 @@ class Face(Protocol):
     def largest_datagram(self, address: Address) -> int:
         """The largest UDP payload worth probing for."""
 
+    def receive_room(self) -> int | None:
+        """Bytes that may wait to be taken from us; None when nothing is known of it."""
+
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
 
@@ -73,6 +76,7 @@ class UdpFace:
     def __init__(self, socket: UdpSocket) -> None:
         self.socket = socket
         self._ipv6 = socket.address.is_ipv6
+        self._receive_room = socket.receive_room
 
     def reaches(self, address: Address) -> bool:
         # Exactly a tuple: addresses behind a relay are tuples with names.
@@ -94,6 +98,9 @@ class UdpFace:
         if ip_address(address[0].partition("%")[0]).is_loopback:
             return LARGEST_ON_LOOPBACK
         return LARGEST_ON_IPV6 if self._ipv6 else LARGEST_ON_IPV4
+
+    def receive_room(self) -> int | None:
+        return self._receive_room
 
     def validates(self, address: Address) -> bool:
         return True
@@ -250,6 +257,10 @@ class QuicEndpoint:
         face = self._face(address)
         return face.largest_datagram(address) if face is not None else DATAGRAM_SIZE
 
+    def _receive_room(self, address: Address) -> int | None:
+        face = self._face(address)
+        return face.receive_room() if face is not None else None
+
     def add_connection_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         ids = self._ids.get(connection)
         if ids is not None:
@@ -394,6 +405,7 @@ class QuicEndpoint:
     def _register(
         self, engine: Engine, on_connected: Callable[[QuicConnection], None]
     ) -> QuicConnection:
+        engine.receive_buffer = self._receive_room
         connection = QuicConnection(self, engine, on_connected)
         self._ids[connection] = set()
         self.add_connection_id(connection, engine.host_cid)
