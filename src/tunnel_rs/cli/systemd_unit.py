@@ -155,9 +155,11 @@ def _capabilities(plan: Plan) -> str:
 
 
 def _process_sandbox() -> Iterator[str]:
-    """What the process cannot do to itself; works in a user's manager too."""
+    """What the process cannot do to itself; works in a user's manager too.
+
+    `MemoryDenyWriteExecute` is not among it: cffi makes the callbacks of pynostr at run time.
+    """
     yield "LockPersonality=yes"
-    yield "MemoryDenyWriteExecute=yes"
     yield "NoNewPrivileges=yes"
     yield "RestrictNamespaces=yes"
     yield "RestrictRealtime=yes"
