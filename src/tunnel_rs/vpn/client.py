@@ -275,6 +275,7 @@ class VpnClient:
                 self.traffic,
                 offload=GSO in self.response.capabilities and self._tun.can_offload,
                 answers_pings=False,
+                ends_here=_addresses(self.response) if self._tun.can_offload else (),
                 on_packets=self._from_server,
                 on_end=on_end,
                 on_resume=self._tun.resume_reading,
@@ -328,6 +329,11 @@ class VpnClient:
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _addresses(response: VpnResponse) -> tuple[bytes, ...]:
+    leases = (response.lease4, response.lease6)
+    return tuple(lease.address.packed for lease in leases if lease is not None)
 
 
 def _interface(address: object, network: Network) -> IPv4Interface | IPv6Interface:
