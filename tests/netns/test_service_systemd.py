@@ -87,6 +87,8 @@ def test_a_server_starts_reloads_and_stops_with_a_key_that_only_root_can_read(
     assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
     assert "Uid:\t65534" in status and "Seccomp:\t2" in status
 
+    assert "server" in systemd.run(PROGRAM, "status")
+
     systemd.run("systemctl", "reload", server.name)
     again = systemd.until(server.name, ActiveState="active")
     assert again["MainPID"] == state["MainPID"]

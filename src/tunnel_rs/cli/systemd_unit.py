@@ -110,12 +110,13 @@ def _command(plan: Plan) -> str:
 def _system_places(plan: Plan) -> Iterator[str]:
     """Whom it runs as, and the directories it may write to."""
     if plan.kind.is_vpn:
-        yield "RuntimeDirectory=tunnel-rs"
-        yield "RuntimeDirectoryPreserve=yes"
         return
     yield f"User={plan.run_as or USER}"
-    yield f"RuntimeDirectory=tunnel-rs/{plan.name}"
-    yield f"Environment=XDG_RUNTIME_DIR=%t/tunnel-rs/{plan.name}"
+    # Where root's `tunnel-rs status` looks for control sockets; other services have theirs there.
+    yield "RuntimeDirectory=tunnel-rs"
+    yield "RuntimeDirectoryMode=0700"
+    yield "RuntimeDirectoryPreserve=yes"
+    yield "Environment=XDG_RUNTIME_DIR=%t"
     yield "LogsDirectory=tunnel-rs"
     if plan.kind.keeps_data:
         yield "StateDirectory=tunnel-rs"
