@@ -118,6 +118,9 @@ class _Face:
     def largest_datagram(self, address: object) -> int:
         return 1200
 
+    def receive_room(self) -> None:
+        """Not known."""
+
     def validates(self, address: object) -> bool:
         return False
 

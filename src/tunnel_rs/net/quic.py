@@ -27,6 +27,7 @@ from tunnel_rs.proto.engine import (
     Train,
 )
 from tunnel_rs.proto.fast_engine import FastEngine
+from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.quic_packets import destination_id
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId
@@ -61,6 +62,9 @@ class Face(Protocol):
     def largest_datagram(self, address: Address) -> int:
         """The largest UDP payload worth probing for."""
 
+    def receive_room(self) -> int | None:
+        """Bytes that may wait to be taken from us; None when nothing is known of it."""
+
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
 
@@ -73,6 +77,7 @@ class UdpFace:
     def __init__(self, socket: UdpSocket) -> None:
         self.socket = socket
         self._ipv6 = socket.address.is_ipv6
+        self._receive_room = socket.receive_room
 
     def reaches(self, address: Address) -> bool:
         # Exactly a tuple: addresses behind a relay are tuples with names.
@@ -95,6 +100,9 @@ class UdpFace:
             return LARGEST_ON_LOOPBACK
         return LARGEST_ON_IPV6 if self._ipv6 else LARGEST_ON_IPV4
 
+    def receive_room(self) -> int | None:
+        return self._receive_room
+
     def validates(self, address: Address) -> bool:
         return True
 
@@ -113,7 +121,7 @@ class QuicEndpoint:
         """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301)."""
         self.identity = identity
         self._settings = settings
-        self._engine = FastEngine if settings.fast_path else Engine
+        self._engine = FastEngine if settings.fast_path else MultipathEngine
         self._alpn = alpn
         self._loop = asyncio.get_running_loop()
         self._faces: list[Face] = []
@@ -249,6 +257,10 @@ class QuicEndpoint:
     def _largest_datagram(self, address: Address) -> int:
         face = self._face(address)
         return face.largest_datagram(address) if face is not None else DATAGRAM_SIZE
+
+    def _receive_room(self, address: Address) -> int | None:
+        face = self._face(address)
+        return face.receive_room() if face is not None else None
 
     def add_connection_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         ids = self._ids.get(connection)
@@ -394,6 +406,7 @@ class QuicEndpoint:
     def _register(
         self, engine: Engine, on_connected: Callable[[QuicConnection], None]
     ) -> QuicConnection:
+        engine.receive_buffer = self._receive_room
         connection = QuicConnection(self, engine, on_connected)
         self._ids[connection] = set()
         self.add_connection_id(connection, engine.host_cid)
