@@ -81,9 +81,12 @@ class Growth:
 class Bench:
     """What is done on every line."""
 
-    def __init__(self, places: Places, *, seconds: int, udp_rate: int) -> None:
-        """`udp_rate` in Mbit/s."""
+    def __init__(
+        self, places: Places, *, seconds: int, udp_rate: int, options: tuple[str, ...]
+    ) -> None:
+        """`udp_rate` in Mbit/s; `options` of iperf3 for TCP."""
         self._places = places
+        self._tcp = options
         self._amount = ("-t", str(seconds))
         self._udp = ("-u", "-b", f"{udp_rate}M", "-l", str(UDP_PAYLOAD))
         self._seconds = seconds
@@ -93,8 +96,8 @@ class Bench:
         figures = Figures(
             line=name,
             idle=self._pings_while(line, None)[1],
-            up=self._transfer(line, *self._amount),
-            down=self._transfer(line, *self._amount, "-R"),
+            up=self._transfer(line, *self._amount, *self._tcp),
+            down=self._transfer(line, *self._amount, *self._tcp, "-R"),
             udp=self._transfer(line, *self._amount, *self._udp) if line.carries_ip else None,
         )
         _check(line)
@@ -242,7 +245,12 @@ def main() -> int:
         words = places.inside(SERVER, "iperf3", "-s", "-p", str(PORT), "--forceflush")
         with Program(words) as iperf:
             iperf.wait_for("listening")
-            bench = Bench(places, seconds=given.seconds, udp_rate=given.udp)
+            bench = Bench(
+                places,
+                seconds=given.seconds,
+                udp_rate=given.udp,
+                options=tuple(given.iperf.split()),
+            )
             for name in given.lines:
                 print(f"measuring {name} ...", file=sys.stderr, flush=True)
                 try:
@@ -272,6 +280,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lines", help=f"some of: {'; '.join(LINES)}")
     parser.add_argument("--seconds", type=int, default=5, help="of each transfer (default 5)")
     parser.add_argument("--udp", type=int, default=100, help="UDP payload, Mbit/s (default 100)")
+    parser.add_argument("--iperf", default="", help="more options for TCP, such as '-P 4 -C cubic'")
     parser.add_argument("--tools", type=Path, help="folder with wireguard, nebula, nebula-cert")
     parser.add_argument("--gigabytes", type=float, help="how memory grows over so much payload")
     given = parser.parse_args()
