@@ -9,7 +9,6 @@ from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.option import Option
 from tunnel_rs.config.reach import read_reach
 from tunnel_rs.config.sources import Rank, Values
-from tunnel_rs.config.tables import options_for
 from tunnel_rs.config.token_files import joined, read_clients, read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import ClientSettings, Network, ServerSettings, Tunnel
@@ -53,11 +52,7 @@ def server_settings(values: Values, *, running: bool = False) -> ServerSettings:
     Reads the files of tokens and client keys. A `running` server may be left with nobody who may
     come in: so the last one can be shut out. Raises UsageError or ConfigError.
     """
-    allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
-    if not allowed_tcp and not allowed_udp:
-        advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
-        options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
-        raise values.missing("allowed network", *options, advice=advice)
+    allowed_tcp, allowed_udp = allowed_networks(values)
     access = access_list(values, may_be_empty=running)
     _refuse_rules_without_effect(access, allowed_tcp, allowed_udp)
     return ServerSettings(
@@ -69,8 +64,19 @@ def server_settings(values: Values, *, running: bool = False) -> ServerSettings:
     )
 
 
-def build_client(values: Values) -> ClientConfig:
-    """Check that a client has all it needs, and read its token file.
+def allowed_networks(values: Values) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
+    """Whose TCP and whose UDP ports clients may ask for. Raises when that is nothing."""
+    allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
+    if not allowed_tcp and not allowed_udp:
+        advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
+        options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
+        raise values.missing("allowed network", *options, advice=advice)
+    return allowed_tcp, allowed_udp
+
+
+def build_client(values: Values, *, needs_tunnels: bool = True) -> ClientConfig:
+    """Check that a client has all it needs, and read its token file. Without `needs_tunnels` it may
+    listen nowhere.
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
@@ -80,8 +86,8 @@ def build_client(values: Values) -> ClientConfig:
         raise values.missing("server", schema.SERVER_NODE_ID, advice=advice)
     stdio = values.get(schema.STDIO)
     forward = ClientSettings(
-        stdio=_stdio_source(values) if stdio else None,
-        tunnels=() if stdio else _tunnels(values),
+        stdio=stdio_source(values) if stdio else None,
+        tunnels=() if stdio else tunnels(values, needed=needs_tunnels),
         socks5=values.get(schema.SOCKS5),
         auth_token=auth_token(values),
         # A stream on stdin and stdout cannot be resumed: when the link is lost, it is over.
@@ -96,7 +102,7 @@ def build_client(values: Values) -> ClientConfig:
 
 def exposed_secrets(values: Values) -> tuple[str, ...]:
     """The flags that put a secret on the command line, where all users of a machine see it."""
-    origins = [values.origin(option) for option in options_for(values.role) if option.kind.secret]
+    origins = [values.origin(option) for option in values.options if option.kind.secret]
     if any(relay and relay.token for relay in values.get(schema.RELAY_URLS)):
         origins.append(values.origin(schema.RELAY_URLS))
     return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
@@ -115,11 +121,12 @@ def endpoint_settings(values: Values, key: Secret[bytes] | None) -> EndpointSett
         relay_only=reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
-        transport=_transport(values),
+        transport=transport(values),
     )
 
 
-def _transport(values: Values) -> TransportSettings:
+def transport(values: Values) -> TransportSettings:
+    """How the QUIC connection behaves."""
     receive_window = values.get(transport_options.RECEIVE_WINDOW)
     send_window = values.get(transport_options.SEND_WINDOW)
     idle_timeout = values.get(transport_options.IDLE_TIMEOUT)
@@ -132,6 +139,7 @@ def _transport(values: Values) -> TransportSettings:
         keep_alive=min(_MAX_KEEP_ALIVE, idle_timeout / 3),
         fast_path=values.get(transport_options.FAST_PATH),
         offload=values.get(transport_options.OFFLOAD),
+        datagrams=values.get(transport_options.UDP_DATAGRAMS),
     )
 
 
@@ -141,7 +149,8 @@ def secret_key(values: Values) -> Secret[bytes]:
         return key
     if file is not None:
         return read_secret_key(file)
-    advice = "; make one with `tunnel-rs generate-server-key -o FILE`"
+    program = values.table.program
+    advice = f"; make one with `{program} generate-server-key -o FILE`"
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
 
@@ -165,7 +174,8 @@ def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
 def _tokens(values: Values, *, required: bool) -> tuple[Entry[Secret[str]], ...]:
     given, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
     if required and not given and file is None:
-        advice = "; make one with `tunnel-rs generate-token`"
+        program = values.table.program
+        advice = f"; make one with `{program} generate-token`"
         options = schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE
         raise values.missing("auth token", *options, advice=advice)
     from_file = read_tokens(file, may_be_empty=bool(given) or not required) if file else ()
@@ -206,7 +216,8 @@ def auth_token(values: Values) -> Secret[str]:
     return tokens[0].credential
 
 
-def _stdio_source(values: Values) -> SourceUrl:
+def stdio_source(values: Values) -> SourceUrl:
+    """What stdin and stdout are forwarded to. Raises UsageError or ConfigError."""
     sources = values.get(schema.SOURCE)
     if not sources:
         raise values.missing("source for --stdio", schema.SOURCE)
@@ -218,15 +229,17 @@ def _stdio_source(values: Values) -> SourceUrl:
     return sources[0]
 
 
-def _tunnels(values: Values) -> tuple[Tunnel, ...]:
-    tunnels = values.get(schema.TUNNELS) or tuple(_pairs(values))
-    if not tunnels and values.get(schema.SOCKS5) is None:
+def tunnels(values: Values, *, needed: bool = True) -> tuple[Tunnel, ...]:
+    """The tunnels, if `needed` at least one unless there is SOCKS5. Raises UsageError or
+    ConfigError."""
+    found = values.get(schema.TUNNELS) or tuple(_pairs(values))
+    if needed and not found and values.get(schema.SOCKS5) is None:
         if values.origin(schema.TUNNELS).rank is not Rank.DEFAULT:
             raise values.origin(schema.TUNNELS).error("is empty; add a tunnel")
         advice = " (or --socks5)"
         raise values.missing("source", schema.SOURCE, advice=advice)
-    _refuse_same_target(values, tunnels)
-    return tunnels
+    _refuse_same_target(values, found)
+    return found
 
 
 def _pairs(values: Values) -> Iterator[Tunnel]:

@@ -241,7 +241,7 @@ def _any_text(_: str) -> bool:
 
 def _tunnels_from_toml(value: object) -> tuple[Tunnel, ...]:
     if not isinstance(value, list):
-        raise _mismatch("an array of tables, [[iroh.tunnels]]", value)
+        raise _mismatch("an array of tables with source and target", value)
     return tuple(_tunnel(number, entry) for number, entry in enumerate(value, 1))
 
 

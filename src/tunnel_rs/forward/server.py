@@ -38,6 +38,7 @@ from tunnel_rs.reports import (
     PeerStatus,
     Reporter,
     SessionRefused,
+    TunnelStatus,
     silent,
 )
 from tunnel_rs.values import Protocol, SourceUrl
@@ -61,6 +62,9 @@ runs on while the machine sleeps."""
 
 class ForwardServer:
     """Serves any number of links. `serve` is called for each link that was accepted."""
+
+    tunnels: tuple[TunnelStatus, ...] = ()
+    """Listeners: a server has none."""
 
     def __init__(
         self,

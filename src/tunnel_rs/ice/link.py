@@ -6,6 +6,9 @@ from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId, SourceUrl
 
+ICE_LOST = "ice disconnected"
+"""Reason of a close, with code 0, when ICE hears nothing of the peer any more; the original's."""
+
 
 class IceLink:
     """See `net.link.Link`. Streams are the connection's own: payload takes no detour."""
@@ -21,7 +24,7 @@ class IceLink:
         self.peer = peer
         self.fixed_source = fixed_source
         self._agent = agent
-        agent.on_consent_lost(lambda: self.close(0, "ice disconnected"))
+        agent.on_consent_lost(lambda: self.close(0, ICE_LOST))
 
     @property
     def address(self) -> str:

@@ -87,6 +87,7 @@ class VpnClient:
         self._started = False
         self._lost: asyncio.Future[LocalError] = asyncio.get_running_loop().create_future()
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._ended.set()
 
@@ -115,6 +116,11 @@ class VpnClient:
             config = RouteConfig((), kill_switch=True, blocked=settings.routes)
             await self._host.set_routes(self._tun.name, config)
 
+    def retry_now(self) -> None:
+        """What could not be reached may be reachable now: do not wait to try again."""
+        if not self._hurry.done():
+            self._hurry.set_result(None)
+
     async def close(self) -> None:
         """End the tunnel in order, and wait until `run` has undone everything."""
         if not self._stop.done():
@@ -141,7 +147,8 @@ class VpnClient:
                 raise UnreachableError(f"gave up after {failed} attempt(s): {error}")
             delay = self._backoff.next_delay()
             self._report(TunnelLost(str(error), delay))
-            await _first_of(self._stop, self._lost, timeout=delay)
+            self._hurry = asyncio.get_running_loop().create_future()
+            await _first_of(self._stop, self._lost, self._hurry, timeout=delay)
 
     async def _one_tunnel(self) -> tuple[bool, TunnelError]:
         """Whether there was a tunnel, and why there is none (any more)."""

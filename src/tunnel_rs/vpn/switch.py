@@ -55,6 +55,8 @@ class Switch:
         for address in session.leases.packed:
             if self._sessions.get(address) is session:
                 del self._sessions[address]
+                if self._nat64 is not None:
+                    self._nat64.forget(address)
         self._capable.discard(session)
         self._incapable.discard(session)
         self._choose_offload()
@@ -185,6 +187,10 @@ class Switch:
     def _to_ipv4(self, nat64: Nat64, destination: bytes, item: Offloaded) -> str | None:
         if destination[12:] not in self.own and not self._policy.allows(destination[12:]):
             return "not allowed"
+        if destination[12:] in self._sessions and self._settings.client_isolation:
+            return "isolated"
+        if is_multicast(destination[12:]):
+            return "multicast"
         now = self._loop.time()
         try:
             for piece in pieces(*item):
