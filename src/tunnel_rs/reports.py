@@ -4,7 +4,7 @@ Features hand these frozen values to a `Reporter`; only `cli` turns them into te
 No report holds a secret.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tunnel_rs.values import EndpointId, SocketAddr, SourceUrl
@@ -217,6 +217,13 @@ class VpnUp(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping(Report):
+    """The program ends in order, because of a signal."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Report):
     """Anything else worth one line. `level` is `debug`, `info` or `warning`."""
 
@@ -250,8 +257,8 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """A link that is up. Bytes are payload over all its sessions, rates bytes a second (None: not
-    measured yet)."""
+    """A link that is up; `link` tells it from others to the same peer. Bytes are payload over all
+    its sessions, rates bytes a second (None: not measured yet)."""
 
     peer: EndpointId
     name: str
@@ -261,6 +268,7 @@ class PeerStatus:
     sent: int
     received: int
     sessions: tuple[SessionStatus, ...]
+    link: int = 0
     send_rate: float | None = None
     receive_rate: float | None = None
 
@@ -272,6 +280,41 @@ class TunnelStatus:
     tunnel: int
     source: SourceUrl | None
     addresses: tuple[SocketAddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong, at `time` (RFC 3339), of a `kind` that is counted."""
+
+    time: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """All there is to know about a running program. `docs/STATUS-JSON.md` explains each field."""
+
+    program: str
+    role: str
+    version: str
+    pid: int
+    endpoint_id: EndpointId | None
+    state: str
+    reason: str
+    started: str
+    seconds: float
+    peers: tuple[PeerStatus, ...]
+    tunnels: tuple[TunnelStatus, ...]
+    sessions_open: int
+    sessions_begun: int
+    sent: int
+    received: int
+    send_rate: float | None
+    receive_rate: float | None
+    counts: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    history: tuple[tuple[float, float], ...]
 
 
 Reporter = Callable[[Report], None]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel_rs.config import schema, transport_options
+from tunnel_rs.config import operation_options, schema, transport_options
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import BOTH, Option, Role
 from tunnel_rs.config.schema import OPTIONS
@@ -22,7 +22,7 @@ def ways(option: Option[object]) -> list[str]:
 
 
 def test_the_table_holds_every_option_of_the_module_once() -> None:
-    modules = {**vars(schema), **vars(transport_options)}
+    modules = {**vars(schema), **vars(transport_options), **vars(operation_options)}
     defined = [value for value in modules.values() if isinstance(value, Option)]
     assert sorted(option.name for option in OPTIONS) == sorted(o.name for o in defined)
 

@@ -118,13 +118,23 @@ TABLES = "table inet filter\ntable inet tunnel_rs_vpn_client\ntable inet tunnel_
 
 async def test_tables_of_killed_servers_are_removed_and_others_are_not() -> None:
     run = FakeRun({"nft list": TABLES})
-    await LinuxNetwork(run=run).clean(client=False)
+    await LinuxNetwork(run=run).clean(None, client=False)
     removed = [text for command, text in run.calls if command[1] == "-f"]
     assert len(removed) == 1 and "tunnel_rs_vpn_of_gone7" in removed[0]
 
 
+async def test_the_table_of_an_earlier_device_of_our_name_is_removed() -> None:
+    run = FakeRun({"nft list": TABLES})
+    await LinuxNetwork(run=run).clean("lo", client=False)
+    removed = [text for command, text in run.calls if command[1] == "-f"]
+    assert [name for text in removed for name in ("gone7", "of_lo") if name in text] == [
+        "gone7",
+        "of_lo",
+    ]
+
+
 async def test_without_nft_there_are_no_tables_to_remove() -> None:
-    await LinuxNetwork(run=FakeRun(failing=["nft"])).clean(client=False)
+    await LinuxNetwork(run=FakeRun(failing=["nft"])).clean(None, client=False)
 
 
 async def test_without_pyroute2_it_is_said_what_to_install(

@@ -261,7 +261,9 @@ def test_resolvers_are_pushed_used_and_put_back(lab: Lab, tmp_path: Path, domain
 def test_one_command_inside_the_vpn(lab: Lab) -> None:
     lab.start_server(*V4, "--masquerade")
     namespace = lab.client()
-    script = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR} && ip -br addr && exit 7"
+    pings = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR}"
+    no_capability = "grep 'CapEff:.0000000000000000' /proc/self/status"
+    script = f"{pings} && {no_capability} && ip -br addr && exit 7"
     command = lab.start_exec(namespace, "sh", "-c", script)
     assert command.process.wait(20) == 7, command.text
     assert "tunnel0" in command.text

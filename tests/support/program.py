@@ -22,8 +22,10 @@ class Ended:
 
 
 def tunnel_rs(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
-    """Run with nothing but `environ` (and HOME=/nowhere) in the environment."""
-    return run(arguments, {"HOME": "/nowhere", **(environ or {})})
+    """Run with nothing but `environ` in the environment (and HOME=/nowhere, and no control
+    socket)."""
+    own = {"HOME": "/nowhere", "TUNNEL_RS_CONTROL_SOCKET": "none"}
+    return run(arguments, {**own, **(environ or {})})
 
 
 def run_vpn(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:

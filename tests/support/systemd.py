@@ -32,7 +32,7 @@ mount -o remount,ro,bind /
 mount -o remount,ro,bind /sys
 mount --bind /proc/sys /proc/sys
 mount -o remount,ro,bind /proc/sys
-for place in /tmp /var/tmp /var/lib /run /mnt /dev/shm /etc/systemd/system; do
+for place in /tmp /var/tmp /var/lib /var/log /run /mnt /dev/shm /etc/systemd/system; do
   mount -t tmpfs -o mode=755 tmpfs $place
 done
 """

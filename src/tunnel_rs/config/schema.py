@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import ListenAddress
+from tunnel_rs.config.operation_options import OPERATIONS
 from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
 from tunnel_rs.config.transport_options import TRANSPORT, UDP_DATAGRAMS
 from tunnel_rs.forward.settings import Network, Tunnel
@@ -371,12 +372,13 @@ OPTIONS: tuple[Option[object], ...] = (
     RECONNECT,
     CONNECT_TIMEOUT,
     UDP_IDLE_TIMEOUT,
+    *OPERATIONS,
     *TRANSPORT,
     UDP_DATAGRAMS,
 )
 
 
-EXCLUSIONS = (
+EXCLUSIONS: tuple[Exclusion, ...] = (
     Exclusion(AUTH_TOKENS, AUTH_TOKENS_FILE, together_on_command_line=True),
     Exclusion(ALLOWED_CLIENTS, ALLOWED_CLIENTS_FILE, together_on_command_line=True),
     Exclusion(AUTH_TOKEN, AUTH_TOKEN_FILE),
@@ -392,7 +394,7 @@ EXCLUSIONS = (
 )
 
 
-REFUSED = (
+REFUSED: tuple[Refused, ...] = (
     Refused(
         "not accepted in a file; it is an option of the command line only", key="iroh.relay_only"
     ),

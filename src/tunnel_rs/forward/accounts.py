@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import count
 from typing import Protocol
 
 from tunnel_rs.net.link import Link
@@ -69,6 +70,9 @@ class Accounts:
         self._accounts = {key: a for key, a in self._accounts.items() if key in kept}
 
 
+_numbers = count(1)
+
+
 class Counted(Protocol):
     """A session, as far as it is counted."""
 
@@ -83,6 +87,7 @@ class Client:
         self, link: Link, held: Pass, account: Account, *, by_transport: bool = False
     ) -> None:
         """`by_transport`: let in by it, and so not judged by our access list."""
+        self.number = next(_numbers)
         self.link = link
         self.held = held
         self.account = account
@@ -120,6 +125,7 @@ class Client:
             self.sent + sum(status.sent for status in statuses),
             self.received + sum(status.received for status in statuses),
             statuses,
+            self.number,
         )
 
     def begin(self) -> bool:

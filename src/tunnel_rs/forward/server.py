@@ -38,6 +38,7 @@ from tunnel_rs.reports import (
     PeerStatus,
     Reporter,
     SessionRefused,
+    TunnelStatus,
     silent,
 )
 from tunnel_rs.values import Protocol, SourceUrl
@@ -61,6 +62,9 @@ runs on while the machine sleeps."""
 
 class ForwardServer:
     """Serves any number of links. `serve` is called for each link that was accepted."""
+
+    tunnels: tuple[TunnelStatus, ...] = ()
+    """Listeners: a server has none."""
 
     def __init__(
         self,
@@ -170,6 +174,16 @@ class ForwardServer:
             if session.client in sessions:
                 sessions[session.client].append(session)
         return tuple(client.status(own) for client, own in sessions.items())
+
+    @property
+    def moved(self) -> dict[int, tuple[int, int]]:
+        """Bytes sent and received by each link, by its number."""
+        moved = {c.number: (c.sent, c.received) for c in self._clients.values()}
+        for session in self.sessions:
+            if session.client is not None and session.client.number in moved:
+                (sent, received), (a, b) = moved[session.client.number], session.counters
+                moved[session.client.number] = sent + a, received + b
+        return moved
 
     async def ping(self) -> dict[str, float]:
         """Seconds to each client and back, by its id; who leaves meanwhile is left out."""

@@ -150,13 +150,14 @@ class LinuxNetwork:
         self._routes: tuple[Network, ...] = ()
         self._tables: set[str] = set()
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         if client:
             self._resolvers.clean()
             await netlink(_remove_all)
         for table in await self._tables_left():
-            device = table.removeprefix(SERVER_TABLE)
-            if client if table == CLIENT_TABLE else not _exists(device):
+            served = table.removeprefix(SERVER_TABLE)
+            is_old = served == device or not _exists(served)
+            if client if table == CLIENT_TABLE else is_old:
                 await self._remove_table(table)
 
     async def _tables_left(self) -> list[str]:

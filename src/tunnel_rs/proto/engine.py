@@ -39,6 +39,7 @@ from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
 from tunnel_rs.proto.recovery import Recovery
 from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.proto.traversal import Traversal
 from tunnel_rs.values import EndpointId
 
 aioquic_contract.check()
@@ -138,6 +139,7 @@ class Engine(PathMoves):
         largest_datagram: LargestDatagram,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
+        traversal: Traversal | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
@@ -145,6 +147,7 @@ class Engine(PathMoves):
             retry_source_connection_id=retry_source_connection_id,
         )
         self._settings = settings
+        self._traversal = traversal
         self._identity = identity
         self._reset_tokens = reset_tokens
         self._accept_peer = accept_peer
@@ -196,6 +199,7 @@ class Engine(PathMoves):
         candidates: Iterable[Address],
         now: float,
         largest_datagram: LargestDatagram = _smallest,
+        traversal: Traversal | None = None,
     ) -> "Engine":
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
@@ -207,6 +211,7 @@ class Engine(PathMoves):
             reset_tokens,
             accept_peer=peer.__eq__,
             largest_datagram=largest_datagram,
+            traversal=traversal,
         )
         engine._candidates = dict.fromkeys(candidates)
         engine.connect(next(iter(engine._candidates)), now)
@@ -223,6 +228,7 @@ class Engine(PathMoves):
         original_destination_connection_id: bytes,
         retry_source_connection_id: bytes | None = None,
         largest_datagram: LargestDatagram = _smallest,
+        traversal: Traversal | None = None,
     ) -> "Engine":
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
@@ -236,6 +242,7 @@ class Engine(PathMoves):
             largest_datagram=largest_datagram,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
+            traversal=traversal,
         )
 
     # Facts
@@ -386,7 +393,11 @@ class Engine(PathMoves):
     # Input
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
-        """Take in a train of datagrams that came from `address`."""
+        """Take in a train of datagrams to one connection id that came from `address`."""
+        self._take_in(train, segment_size, address, now)
+
+    def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """What `receive` does, for the path the train belongs to."""
         if self._candidates:
             if address not in self._candidates:
                 return
