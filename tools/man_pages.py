@@ -30,7 +30,8 @@ def pages() -> dict[str, str]:
     found = {}
     for program, module in PROGRAMS.items():
         root: click.Command = import_module(f"tunnel_rs.cli.{module}").cli
-        for context in _contexts(click.Context(root, info_name=program)):
+        # With its settings: click keeps in each command which help options it was first asked for.
+        for context in _contexts(click.Context(root, info_name=program, **root.context_settings)):
             found[f"{_page_name(context)}.1"] = "\n".join(_page(context)) + "\n"
     return found
 
