@@ -1,7 +1,7 @@
 """Paths opened, preferred and abandoned, and the ids and limits that this needs."""
 
 import pytest
-from tests.support.engines import PAIRS, SERVER, exchange, forged, varint
+from tests.support.engines import CLIENT, PAIRS, SERVER, exchange, forged, varint
 from tests.support.paths import (
     FIRST,
     SECOND,
@@ -272,6 +272,30 @@ def test_the_peer_may_change_the_ids_of_its_paths(network: PathNetwork) -> None:
         exchange(network, 20_000)
     assert client._peer_cid.sequence_number == 10
     assert len(server._paths[second].host_ids) == IDS_PER_PATH
+
+
+def reset_of(network: PathNetwork, path_id: int) -> bytes:
+    """A stateless reset that the server would send for packets of the client on a path."""
+    client, _ = network.both()
+    held = client._peer_id(client._paths[path_id])
+    assert held is not None
+    return b"\x40" + bytes(30) + held.stateless_reset_token
+
+
+def test_a_peer_that_forgot_one_path_has_not_forgotten_the_connection(
+    network: PathNetwork,
+) -> None:
+    second = network.open(SECOND)
+    client, _ = network.both()
+    network.inject(CLIENT, reset_of(network, second), SECOND)
+    assert not client.is_closing
+    assert [path.id for path in client.paths(network.now)] == [0]
+    exchange(network, 20_000)
+    third = network.open(THIRD)
+    client.select_path(third)
+    network.settle()
+    network.inject(CLIENT, reset_of(network, third), THIRD)
+    assert client.is_terminated and client.was_closed_by_peer
 
 
 # As without multipath
