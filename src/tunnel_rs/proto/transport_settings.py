@@ -49,5 +49,8 @@ class TransportSettings:
     fast_path: bool = True
     """Seal and open established stream traffic as trains; off, aioquic does all of it."""
 
+    multipath: bool = True
+    """Let a connection have several paths at a time (QUIC multipath), if the peer can too."""
+
     offload: bool = True
     """Let the kernel segment and coalesce datagrams (GSO, GRO) where it can."""
