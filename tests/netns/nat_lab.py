@@ -301,9 +301,15 @@ class NatLab:
     def _ip(self, words: str) -> None:
         subprocess.run(["ip", *words.split()], check=True, capture_output=True)
 
+    def run(self, name: str, command: str | Sequence[str], text: str | None = None) -> str:
+        """What a command run in a namespace to its end says."""
+        words = command.split() if isinstance(command, str) else command
+        argv = ["ip", "netns", "exec", self._ns(name), *words]
+        stdin = text.encode() if text else None
+        return subprocess.run(argv, check=True, capture_output=True, input=stdin).stdout.decode()
+
     def _in(self, name: str, command: str, text: str | None = None) -> None:
-        argv = ["ip", "netns", "exec", self._ns(name), *command.split()]
-        subprocess.run(argv, check=True, capture_output=True, input=text.encode() if text else None)
+        self.run(name, command, text)
 
     def tear_down(self) -> None:
         self.processes.close()

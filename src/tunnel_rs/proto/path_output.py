@@ -137,7 +137,7 @@ class PathOutput(PathContext):
     def _write_ack_frame(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float
     ) -> None:
-        if not space.ack_queue:
+        if not len(space.ack_queue):
             space.ack_at = None  # a later acknowledgement of ours has covered it and arrived
         elif self._is_multipath and self._handshake_confirmed and space.is_application_data:
             self._write_path_ack(builder, self._path.id, space, now)
@@ -173,7 +173,7 @@ class PathOutput(PathContext):
             space = path.space
             if space is None or space.ack_at is None:
                 continue
-            if space.ack_queue:
+            if len(space.ack_queue):
                 self._write_path_ack(builder, path.id, space, self._now)
             space.ack_at = None
 

@@ -58,11 +58,11 @@ class PathTimers(PathLife):
         trains += super().trains(now)
         return trains
 
-    def _has_work(self, now: float) -> bool:
+    def _has_control_work(self, now: float) -> bool:
         if self._is_multipath and self._handshake_confirmed:
             if self._queue or (len(self._live) > 1 and self._owes_drained_acks()):
                 return True
-        return super()._has_work(now)
+        return super()._has_control_work(now)
 
     # Time
 

@@ -52,5 +52,8 @@ class TransportSettings:
     multipath: bool = True
     """Let a connection have several paths at a time (QUIC multipath), if the peer can too."""
 
+    datagrams: bool = True
+    """Carry UDP payloads in DATAGRAM frames (RFC 9221) when the peer takes them."""
+
     offload: bool = True
     """Let the kernel segment and coalesce datagrams (GSO, GRO) where it can."""

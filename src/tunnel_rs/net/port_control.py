@@ -1,0 +1,107 @@
+"""A port of the router's by PCP, or by NAT-PMP where the router speaks that."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import TypeVar
+
+from tunnel_rs.errors import TargetError, UnreachableError
+from tunnel_rs.net.datagrams import Batch, DatagramSocket, connect_udp
+from tunnel_rs.net.gateway import address_towards
+from tunnel_rs.proto.port_mapping import (
+    NONCE_SIZE,
+    PORT,
+    RETRY_WAITS,
+    Lease,
+    MappingRequest,
+    OtherVersionError,
+    decode_address,
+    decode_nat_pmp,
+    decode_pcp,
+    encode_address_question,
+)
+from tunnel_rs.values import SocketAddr
+
+T = TypeVar("T")
+
+
+class PortControl:
+    """One mapping: `obtain` it, `obtain` it again to renew it, `release` it."""
+
+    name = "PCP or NAT-PMP"
+
+    def __init__(
+        self, gateway: IPv4Address, port: int, *, router_port: int = PORT, pcp: bool = True
+    ) -> None:
+        """`port`: our UDP port that is to be reached. `router_port`: where the router is asked.
+        Without `pcp` only NAT-PMP is spoken."""
+        self._gateway = str(gateway)
+        self._router_port = router_port
+        source = SocketAddr(address_towards(gateway) or "0.0.0.0", port)
+        self._request = MappingRequest(source, os.urandom(NONCE_SIZE))
+        self._speaks_pcp = pcp
+
+    async def obtain(self, wanted: int) -> Lease:
+        """A port, if possible `wanted`. Raises UnreachableError without an answer, ProtocolError
+        when the router refuses or speaks something else."""
+        self._request = replace(self._request, wanted=wanted)
+        if self._speaks_pcp:
+            try:
+                return await self._ask(
+                    self._request.pcp(), lambda answer: decode_pcp(answer, self._request)
+                )
+            except OtherVersionError:
+                self._speaks_pcp = False
+        external = await self._ask(encode_address_question(), decode_address)
+        return await self._ask(
+            self._request.nat_pmp(),
+            lambda answer: decode_nat_pmp(answer, self._request, external),
+        )
+
+    async def release(self) -> None:
+        """Take the mapping back. Raises as `obtain`."""
+        request = replace(self._request, lifetime=0)
+        if self._speaks_pcp:
+            await self._ask(request.pcp(), lambda answer: decode_pcp(answer, request))
+        else:
+            await self._ask(request.nat_pmp(), lambda answer: decode_nat_pmp(answer, request, None))
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def _ask(self, question: bytes, read: Callable[[bytes], T | None]) -> T:
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def received(batch: Batch) -> None:
+            for message, _ in batch:
+                if answer.done():
+                    return
+                try:
+                    found = read(message)
+                except Exception as error:
+                    answer.set_exception(error)
+                else:
+                    if found is not None:
+                        answer.set_result(found)
+
+        # Connected, so that only the router's answers come in.
+        try:
+            sock = DatagramSocket(connect_udp([self._gateway], self._router_port), received)
+        except TargetError as error:
+            raise UnreachableError(f"router {self._gateway}: {error}") from None
+        try:
+            for wait in RETRY_WAITS:
+                sock.send(question)
+                try:
+                    async with asyncio.timeout(wait):
+                        return await asyncio.shield(answer)
+                except TimeoutError:
+                    continue
+        finally:
+            sock.close()
+            if answer.done() and not answer.cancelled():
+                answer.exception()
+            answer.cancel()
+        raise UnreachableError(f"router {self._gateway}: no answer by {self.name}")
