@@ -254,6 +254,7 @@ class PathLife(PathOutput):
         if best.recovery is not None:
             best.recovery.forgive()
         best.pings.append(0)  # is it as alive as we think?
+        self._data_path_changed = True
         self._events.append(DataPathChanged(best.id, best.address))
         self._paths_changed()
 
@@ -263,6 +264,7 @@ class PathLife(PathOutput):
             self._enter(self._data_path)
 
     _is_receiving = False
+    _data_path_changed = False
 
     # Abandoning
 
