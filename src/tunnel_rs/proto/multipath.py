@@ -243,6 +243,14 @@ class MultipathEngine(PathFrames):
         if self.open_path(address, now) is None and len(self._to_open) < _MAX_OPENINGS:
             self._to_open[address] = now + OPENING_TIME
 
+    def _lost_all(self, now: float) -> None:
+        """Both sides may have left different paths at the same time: begin again where it once
+        worked."""
+        if self._is_client:
+            for path in list(self._live):
+                if path.network_paths[0].is_validated:
+                    self._open_or_wait(path.address, now)
+
     def _received_on(self, path: Path, now: float) -> None:
         super()._received_on(path, now)
         if self._to_open:

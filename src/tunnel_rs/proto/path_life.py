@@ -307,9 +307,13 @@ class PathLife(PathOutput):
         if self._data_path is path:
             grace = max(2 * _GRACE_RTT, self._longest_pto())
             self._no_path_at = now + _GRACE_PTOS * grace
+            self._lost_all(now)
         elif self._data_path.recovery is not None:
             self._data_path.recovery.forgive()
             self._data_path.pings.append(0)
+
+    def _lost_all(self, now: float) -> None:
+        """No path is left; a client may open another for some time."""
 
     def _longest_pto(self) -> float:
         return max(path.recovery.get_probe_timeout() for path in self._live if path.recovery)
