@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix soak rust lock clean
+.PHONY: help demo test check lint format bench natmatrix soak rust man lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 
 rust: $(VENV)/development.stamp ## run the interop suites against the real iroh servers (needs cargo)
 	PYTHON=$(BIN)/python tests/interop/rust_servers.sh
+
+man: $(VENV)/development.stamp ## write the manual pages anew from the commands
+	$(BIN)/python tools/man_pages.py
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv

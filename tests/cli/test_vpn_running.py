@@ -11,9 +11,11 @@ from tests.support.vpn import OTHER_TOKEN, TOKEN, FakeHost, FakeTun, server_sett
 
 from tunnel_rs.cli.vpn_running import answering, run_vpn_server, starting
 from tunnel_rs.errors import ConfigError, ExitStatus, LinkClosedError, LocalError
+from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.exchange import Exchange
 from tunnel_rs.net.status_socket import ask_all
 from tunnel_rs.net.threads import in_thread
+from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.vpn_handshake import VpnRequest, decode_response, encode_request
 from tunnel_rs.reports import Notice, Report, ServerReady, VpnServerStarting
 from tunnel_rs.values import SocketAddr
@@ -27,6 +29,9 @@ class FakeEndpoint:
     endpoint_id = SERVER_ID
     addresses = (SocketAddr("192.0.2.1", 4433),)
     ways = ("LAN",)
+
+    async def online(self) -> None:
+        """At once."""
 
     def __init__(self) -> None:
         self.links: asyncio.Queue[MemoryLink | None] = asyncio.Queue()
@@ -54,7 +59,7 @@ class Bench:
     async def run(self) -> ExitStatus:
         await self.server.start()
         return await run_vpn_server(
-            self.endpoint, self.server, "tun-test", 2, self.reports.append, self._reread
+            self.endpoint, self.server, EndpointSettings(), self.reports.append, self._reread
         )
 
     def _reread(self) -> ServerSettings:
@@ -127,8 +132,10 @@ async def test_without_a_status_socket_all_the_rest_works(
     assert len(reports) == 1 and "status" in str(reports[0])
 
 
-def test_the_command_for_a_client_is_one_that_works_with_a_token() -> None:
-    words = starting(SERVER_ID, 1, "tun0", ("10.0.0.1/24",)).client_command.split()
-    assert words[0] == "tunnel-rs-vpn"
+async def test_the_command_for_a_client_is_one_that_works_with_a_token() -> None:
+    server = VpnServer(server_settings(), FakeTun(), FakeHost())
+    reach = EndpointSettings(relays=(RelayUrl.parse("https://r.example"),))
+    words = starting(SERVER_ID, server, reach).client_command.split()
+    assert words[0] == "tunnel-rs-vpn" and "https://r.example/" in words
     ended = run_vpn(*words[1:-1], "x")
     assert "18 characters" in ended.err

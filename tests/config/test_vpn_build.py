@@ -12,6 +12,7 @@ from tunnel_rs.config.sources import Values, collect
 from tunnel_rs.config.vpn_build import build_vpn_client, build_vpn_server
 from tunnel_rs.errors import TunnelError
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings
+from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.values import Secret, SocketAddr
 from tunnel_rs.vpn.settings import Spoofing
 
@@ -155,15 +156,41 @@ def test_a_client_needs_a_server() -> None:
         build_vpn_client(collect(Role.VPN_CLIENT, {"auth_token": [TOKEN]}, {}, None))
 
 
-def test_a_vpn_uses_nothing_outside_the_local_network_and_the_known_addresses() -> None:
-    reaches = [
-        build_vpn_server(server('network = "10.0.0.0/24"\n')).endpoint,
-        build_vpn_client(client('peer_addrs = ["192.0.2.1:5"]\n')).endpoint,
-    ]
-    for reach in reaches:
-        assert reach.lan_discovery and not reach.relays
-        assert reach.discovery == DiscoverySettings()
-    assert reaches[1].peer_addrs == (SocketAddr("192.0.2.1", 5),)
+def test_peers_are_found_as_those_of_tunnel_rs_are() -> None:
+    reach = build_vpn_server(server('network = "10.0.0.0/24"\n')).endpoint
+    assert reach.lan_discovery and reach.public_relays and reach.relays
+    assert reach.discovery.publish_url is not None and not reach.relay_only
+    reach = build_vpn_client(client('peer_addrs = ["192.0.2.1:5"]\n')).endpoint
+    assert reach.peer_addrs == (SocketAddr("192.0.2.1", 5),) and reach.relays
+    assert reach.discovery.publish_url is None and reach.discovery.dns_origin is not None
+
+
+@pytest.mark.parametrize("role", [Role.VPN_SERVER, Role.VPN_CLIENT])
+def test_relays_and_discovery_can_be_ones_own_or_none(role: Role) -> None:
+    network = 'network = "10.0.0.0/24"\n' if role.is_server else ""
+
+    def reach(text: str) -> EndpointSettings:
+        build = build_vpn_server if role.is_server else build_vpn_client
+        return build(values(role, network + text)).endpoint
+
+    own = reach(
+        'relay_urls = ["https://r.example"]\nrelay_token = "x"\n'
+        'dns_server = "https://d.example/pkarr"\n'
+    )
+    assert [relay.text for relay in own.relays] == ["https://r.example/"]
+    assert own.relays[0].token is not None and not own.public_relays
+    assert own.discovery.resolve_url == "https://d.example/pkarr"
+    none = reach('relay_urls = ["none"]\ndns_server = "none"\n')
+    assert none.relays == () and none.discovery == DiscoverySettings()
+
+
+@pytest.mark.parametrize("role", [Role.VPN_SERVER, Role.VPN_CLIENT])
+def test_files_of_other_versions_may_hold_what_never_had_an_effect(role: Role) -> None:
+    text = "keepalive_secs = 25\n"
+    if role.is_server:
+        build_vpn_server(server('network = "10.0.0.0/24"\ntun_writer_channel_size = 512\n' + text))
+    else:
+        build_vpn_client(client(text))
 
 
 def test_the_offload_of_the_device_is_not_that_of_the_transport() -> None:

@@ -22,7 +22,6 @@ from tunnel_rs.vpn.settings import Spoofing
         (vpn_kinds.DOMAINS, "lan.example", ("lan.example",)),
         (vpn_kinds.DEVICE, "vpn-0_x", "vpn-0_x"),
         (vpn_kinds.SPOOFING, "loose", Spoofing.LOOSE),
-        (vpn_kinds.NO_DISCOVERY, "none", None),
     ],
 )
 def test_values_are_read(kind: Kind[object], text: str, value: object) -> None:
@@ -53,7 +52,6 @@ def test_values_are_read(kind: Kind[object], text: str, value: object) -> None:
         (vpn_kinds.DEVICE, "", "1 to 15"),
         (vpn_kinds.SPOOFING, "strickt", "strict"),
         (vpn_kinds.PORT_RANGE, "1-2", "in a file"),
-        (vpn_kinds.NO_DISCOVERY, "https://dns.example/pkarr", "use 'none'"),
     ],
 )
 def test_wrong_values_are_refused(kind: Kind[object], text: str, problem: str) -> None:

@@ -16,7 +16,15 @@ from tests.support.discovery import (
 from tunnel_rs.errors import PeerNotFoundError
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.pkarr_client import PkarrClient
-from tunnel_rs.iroh.resolve import DnsResolver, PkarrResolver, Resolver, make_resolver
+from tunnel_rs.iroh.resolve import (
+    DnsResolver,
+    MarkedDnsResolver,
+    PkarrResolver,
+    Resolver,
+    make_resolver,
+)
+from tunnel_rs.net import marked_dns
+from tunnel_rs.net.marked_dns import MarkedDns
 from tunnel_rs.proto.dns_wire import (
     Query,
     RecordType,
@@ -244,3 +252,46 @@ async def test_each_server_has_its_share_of_the_time_and_a_second_at_least(
     nameservers = [SocketAddr("127.0.0.1", 5300 + number) for number in range(servers)]
     resolver = DnsResolver("dns.example", nameservers=nameservers)
     assert await resolver._server_timeout() == seconds
+
+
+@pytest.fixture
+def unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting a mark takes privileges."""
+    monkeypatch.setattr(marked_dns, "set_mark", lambda sock, mark: None)
+
+
+def marked_resolver(address: SocketAddr, timeout: float = 5.0) -> MarkedDnsResolver:
+    servers = (address.ip,)
+    dns = MarkedDns(7, servers=lambda: servers, port=address.port, timeout=timeout)
+    return MarkedDnsResolver(ORIGIN, dns)
+
+
+@pytest.mark.usefixtures("unmarked")
+async def test_with_a_mark_the_dns_is_asked_the_same_question() -> None:
+    script: Script = lambda query, _: txt_answer(query, RELAY, b"addr=10.0.0.1:7")  # noqa: E731
+    async with scripted_dns(script) as (server, address):
+        found = await records(marked_resolver(address))
+    assert found == [EndpointRecord(("https://relay.example/",), (SocketAddr("10.0.0.1", 7),))]
+    [query] = server.queries
+    assert (query.type, query.name[:2]) == (RecordType.TXT, (b"_iroh", PEER.z32.encode()))
+
+
+@pytest.mark.usefixtures("unmarked")
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (lambda query, _: no_such_name(query), "no record of"),
+        (lambda query, _: txt_answer(query, b"user-data=x"), "no record of"),
+        (lambda query, _: None, "no DNS server answered"),
+    ],
+)
+async def test_with_a_mark_failures_are_told_the_same_way(script: Script, reason: str) -> None:
+    async with scripted_dns(script) as (_, address):
+        with pytest.raises(PeerNotFoundError, match=reason):
+            await records(marked_resolver(address, 0.1))
+
+
+async def test_a_mark_makes_the_resolver_a_marked_one() -> None:
+    settings = DiscoverySettings(dns_origin=ORIGIN)
+    assert isinstance(make_resolver(settings, None, 7), MarkedDnsResolver)
+    assert isinstance(make_resolver(settings, None), DnsResolver)

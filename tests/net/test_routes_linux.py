@@ -1,6 +1,7 @@
 """Tests of `tunnel_rs.net.routes_linux` without a kernel; `netns.test_vpn_netns` has one."""
 
 import sys
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from tests.support.commands import FakeRun
 
 from tunnel_rs.errors import LocalError
 from tunnel_rs.net import routes_linux
-from tunnel_rs.net.host_network import ForwardingConfig
+from tunnel_rs.net.host_network import DeviceConfig, ForwardingConfig
 from tunnel_rs.net.routes_linux import LinuxNetwork, Sysctls, make, netlink
 from tunnel_rs.proto.vpn_routes import MARK
 
@@ -63,7 +64,7 @@ async def test_forwarding_is_set_up_and_undone(tmp_path: Path) -> None:
     await network.undo()
     await network.undo()
     assert settings.get("net/ipv4/ip_forward") == "0"
-    [(_, text)] = run.calls
+    [text] = [text for command, text in run.calls if command[1] == "-f"]
     assert text.endswith("delete table inet tunnel_rs_vpn_of_vpn0\n")
 
 
@@ -74,6 +75,41 @@ async def test_when_nft_is_missing_it_is_told_and_the_settings_go_back(tmp_path:
         await network.set_forwarding("vpn0", FORWARDING)
     await network.undo()
     assert settings.get("net/ipv4/ip_forward") == "0"
+
+
+async def test_a_default_route_that_a_router_announces_outlives_forwarding(tmp_path: Path) -> None:
+    settings = sysctls(
+        tmp_path,
+        net__ipv4__ip_forward="1",
+        net__ipv6__conf__all__forwarding="0",
+        net__ipv6__conf__all__accept_ra="1",
+        net__ipv6__conf__eth0__accept_ra="1",
+        net__ipv6__conf__eth1__accept_ra="0",
+    )
+    network = LinuxNetwork(run=FakeRun(), sysctls=settings)
+    await network.set_forwarding("vpn0", FORWARDING)
+    names = [f"net/ipv6/conf/{name}/accept_ra" for name in ("all", "eth0", "eth1")]
+    assert [settings.get(name) for name in names] == ["1", "2", "0"]
+    await network.undo()
+    assert [settings.get(name) for name in names] == ["1", "1", "0"]
+
+
+async def test_forwarding_stays_on_for_another_server(tmp_path: Path) -> None:
+    settings = sysctls(tmp_path, net__ipv4__ip_forward="0", net__ipv6__conf__all__forwarding="0")
+    run = FakeRun({"nft list": "table inet tunnel_rs_vpn_of_lo\n"})
+    network = LinuxNetwork(run=run, sysctls=settings)
+    await network.set_forwarding("vpn0", FORWARDING)
+    await network.undo()
+    assert settings.get("net/ipv4/ip_forward") == "1"
+
+
+async def test_without_ipv6_an_ipv6_address_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LinuxNetwork, "has_ipv6", False)
+    config = DeviceConfig((ip_interface("fd00::1/64"),), 1440)
+    with pytest.raises(LocalError, match="no IPv6"):
+        await LinuxNetwork(run=FakeRun()).set_device("vpn0", config)
 
 
 TABLES = "table inet filter\ntable inet tunnel_rs_vpn_client\ntable inet tunnel_rs_vpn_of_gone7\n" \

@@ -14,6 +14,7 @@ from tunnel_rs.proto.dns_wire import (
     ResourceRecord,
     Response,
     ResponseCode,
+    answers_to,
     encode_answers,
     encode_name,
     encode_query,
@@ -230,3 +231,46 @@ def test_the_target_of_a_cname_is_written_in_full() -> None:
     longer = body.replace(b"\0\4\x01c\xc0\x0e", b"\0\5\x01c\xc0\x0e\0")
     with pytest.raises(DnsFormatError):
         parse_answers(struct.pack(">6H", 0, 0x8000, 0, 1, 0, 0) + longer)
+
+
+QUESTION = encode_query(parse_name("a.example"), RecordType.TXT, 7)
+
+
+def answer(code: ResponseCode = ResponseCode.NOERROR, *, truncated: bool = False) -> bytes:
+    query = parse_query(QUESTION)
+    other = ResourceRecord(query.name, RecordType.A, 1, b"abcd")
+    text = ResourceRecord(query.name, RecordType.TXT, 1, b"\1x")
+    records = () if truncated or code else (other, text)
+    return encode_response(query, Response(code, records, truncated=truncated), 512)
+
+
+def test_the_answer_to_a_question_has_the_records_of_its_type() -> None:
+    code, [record] = answers_to(QUESTION, answer())
+    assert code == ResponseCode.NOERROR and record.data == b"\1x"
+    assert answers_to(QUESTION, answer(ResponseCode.NXDOMAIN)) == (ResponseCode.NXDOMAIN, ())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\0\x08" + answer()[2:],
+        QUESTION,
+        answer(truncated=True),
+        answer().replace(b"\1a", b"\1b"),
+        answer()[:-1],
+        b"",
+    ],
+    ids=["another id", "a question", "cut short", "another name", "cut off", "empty"],
+)
+def test_what_is_no_answer_to_the_question_is_refused(message: bytes) -> None:
+    with pytest.raises(DnsFormatError):
+        answers_to(QUESTION, message)
+
+
+@given(st.binary(max_size=200))
+def test_any_answer_is_read_or_refused(data: bytes) -> None:
+    for message in (data, QUESTION[:2] + data):
+        try:
+            answers_to(QUESTION, message)
+        except DnsFormatError:
+            pass

@@ -36,3 +36,20 @@ def test_aioquic_reads_what_is_written(value: int) -> None:
 def test_what_does_not_fit_is_refused(value: int) -> None:
     with pytest.raises(ValueError):
         varint.encode(value)
+
+
+@given(st.integers(0, varint.MAX) | st.integers(0, 70_000), st.binary(max_size=3), st.binary())
+def test_what_is_written_is_read_wherever_it_stands(
+    value: int, before: bytes, after: bytes
+) -> None:
+    encoded = varint.encode(value)
+    found = varint.decode(before + encoded + after, len(before))
+    assert found == (value, len(before) + len(encoded))
+
+
+@given(st.integers(0, varint.MAX), st.data())
+def test_what_is_cut_off_is_refused(value: int, data: st.DataObject) -> None:
+    encoded = varint.encode(value)
+    kept = data.draw(st.integers(0, len(encoded) - 1))
+    with pytest.raises(ValueError):
+        varint.decode(encoded[:kept], 0)

@@ -7,7 +7,7 @@ forbids (consuming more than was delivered, writing after EOF) raise here.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunnel_rs.errors import LinkClosedError
@@ -30,6 +30,8 @@ class Sizes:
     initial_window: int = 32 * 1024
     high_water: int = 64 * 1024
     stream_limit: int = 4096
+    max_datagram: int = 0
+    """0: no datagrams beside streams."""
 
 
 class _Channel:
@@ -99,6 +101,8 @@ class MemoryStream:
         """The peer reads no more."""
         self.writes: list[int] = []
         """Sizes of all writes."""
+        self.datagrams: list[bytes] = []
+        """All that went beside the stream."""
         self.unconsumed = 0
         """Bytes delivered to a receiver and not yet consumed."""
         self._receiver: StreamReceiver | None = None
@@ -149,7 +153,22 @@ class MemoryStream:
         if self.twin is not None:
             self.twin.grant(n)
 
+    @property
+    def max_datagram(self) -> int:
+        return 0 if self._ended else self.link.sizes.max_datagram
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        assert all(len(payload) <= self.max_datagram for payload in payloads)
+        twin = self.announced()
+        self._later(lambda: twin.datagrams_arrived(list(payloads)))
+        self.datagrams += payloads
+        return 0
+
     # What the other end does to this one.
+
+    def datagrams_arrived(self, payloads: list[bytes]) -> None:
+        if self._receiver is not None and not self._ended and not self._discarding:
+            self._receiver.datagrams_received(payloads)
 
     def announced(self) -> "MemoryStream":
         """The other end, made visible to the peer if it was not."""

@@ -82,6 +82,8 @@ class FakeHost:
     mark: int | None = None
 
     def __init__(self) -> None:
+        self.has_ipv6 = True
+        self.cleaned = 0
         self.devices: list[DeviceConfig] = []
         self.routes: list[RouteConfig] = []
         self.forwarding: list[ForwardingConfig] = []
@@ -90,7 +92,7 @@ class FakeHost:
         self.undone = 0
 
     async def clean(self, *, client: bool) -> None:
-        pass
+        self.cleaned += 1
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:
         if self.refuses:

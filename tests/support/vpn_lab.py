@@ -23,6 +23,8 @@ import pytest
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 PROGRAM = [sys.executable, "-c", "from tunnel_rs.cli.vpn import main; main()"]
+SELF_HOSTED = [sys.executable, "-c", "from tunnel_rs.cli.main import main; main()"]
+DIRECT = ("--relay-url", "none", "--dns-server", "none")
 TIMEOUT = 15.0
 
 SERVER_ADDRESS, FAR, FAR_SIDE = "192.0.2.1", "198.51.100.7", "198.51.100.1"
@@ -97,6 +99,7 @@ class Lab:
         self._folder = folder
         self._name = f"vpn-{uuid4().hex[:6]}"
         self._programs = 0
+        self._name_server = "192.0.2.53"
         # Not in the test's folder: names of Unix sockets are short.
         self._runtime = Path(stack.enter_context(TemporaryDirectory(prefix="vpn-lab-")))
         self.clients: list[str] = []
@@ -169,14 +172,20 @@ class Lab:
         )
         return done.stdout
 
-    def start(self, namespace: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> Program:
+    def start(
+        self,
+        namespace: str,
+        *arguments: str,
+        wrapper: tuple[str, ...] = (),
+        program: list[str] = PROGRAM,
+    ) -> Program:
         self._programs += 1
         log = self._folder / f"{self._programs}-{namespace}.log"
         environment = self._environment(namespace)
         with log.open("w") as output:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", namespace, *self._mounts(namespace), *wrapper]
-                + [*PROGRAM, *arguments],
+                + [*program, *arguments],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -194,7 +203,7 @@ class Lab:
         """What the programs in a namespace see as /etc/resolv.conf."""
         path = self._folder / f"etc-{namespace}"
         if not path.exists():
-            path.write_text("nameserver 192.0.2.53\n")
+            path.write_text(f"nameserver {self._name_server}\n")
         return path
 
     def _mounts(self, namespace: str) -> list[str]:
@@ -213,9 +222,14 @@ class Lab:
         )
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def start_exec(self, namespace: str, *command: str) -> Program:
+    def start_exec(
+        self,
+        namespace: str,
+        *command: str,
+        reach: tuple[str, ...] = (*DIRECT, "--peer-addr", f"{SERVER_ADDRESS}:4433"),
+    ) -> Program:
         """`exec` of a command."""
-        where = ["-n", self.endpoint_id, "--peer-addr", f"{SERVER_ADDRESS}:4433"]
+        where = ["-n", self.endpoint_id, *reach]
         return self.start(
             namespace, "exec", *where, "--auth-token-file", str(self._token_file(0)), "--", *command
         )
@@ -225,10 +239,31 @@ class Lab:
         file.write_text(self.tokens.read_text().split()[number])
         return file
 
-    def start_server(self, *arguments: str) -> Program:
+    def start_infrastructure(self) -> tuple[str, str]:
+        """A relay, a discovery server and a resolver that knows them, at the far host, which
+        all namespaces ask from now on. Their URLs."""
+        relay, discovery = self._folder / "relay.toml", self._folder / "discovery.toml"
+        relay.write_text(f'http_bind_addr = "{FAR}:3340"\nenable_metrics = false\n')
+        discovery.write_text(
+            f'data_dir = "{self._folder}/records"\n[http]\nport = 8080\nbind_addr = "{FAR}"\n'
+            f'[dns]\nport = 5353\nbind_addr = "{FAR}"\norigins = ["dns.iroh.link"]\n'
+            "[metrics]\ndisabled = true\n"
+        )
+        for arguments in (("relay", "-c", str(relay)), ("dns-server", "-c", str(discovery))):
+            self.start(self.far, *arguments, "--json", program=SELF_HOSTED).wait("ready")
+        resolver = (
+            *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
+            *(f"--listen-address={FAR}", "--bind-interfaces", "--user=root", "--pid-file"),
+            *(f"--address=/relay.example/{FAR}", f"--server=/dns.iroh.link/{FAR}#5353"),
+        )
+        self.start(self.far, program=list(resolver))
+        self._name_server = FAR
+        return "http://relay.example:3340", f"http://{FAR}:8080/pkarr"
+
+    def start_server(self, *arguments: str, reach: tuple[str, ...] = DIRECT) -> Program:
         keys = ["--secret-file", str(self.key), "--auth-tokens-file", str(self.tokens)]
         bind = ["--bind", f"{SERVER_ADDRESS}:4433"]
-        server = self.start(self.server, "server", "--json", *keys, *bind, *arguments)
+        server = self.start(self.server, "server", "--json", *keys, *bind, *reach, *arguments)
         server.wait("ready")
         return server
 
@@ -239,8 +274,9 @@ class Lab:
         token: int = 0,
         up: bool = True,
         wrapper: tuple[str, ...] = (),
+        reach: tuple[str, ...] = (*DIRECT, "--peer-addr", f"{SERVER_ADDRESS}:4433"),
     ) -> Program:
-        where = ["-n", self.endpoint_id, "--peer-addr", f"{SERVER_ADDRESS}:4433"]
+        where = ["-n", self.endpoint_id, *reach]
         file = ["--auth-token-file", str(self._token_file(token))]
         client = self.start(
             namespace, "client", "--json", *where, *file, *arguments, wrapper=wrapper
@@ -250,11 +286,12 @@ class Lab:
         return client
 
     @contextmanager
-    def cut_off(self, namespace: str) -> Iterator[None]:
-        """Nothing from this client arrives at the server's machine."""
+    def cut_off(self, namespace: str, what: str = "") -> Iterator[None]:
+        """Nothing (or not `what`, in the words of nft) from this client arrives at the server's
+        machine."""
         rules = (
             "table inet cut { chain input { type filter hook prerouting priority -300; "
-            f'iifname "to{namespace[-6:]}" drop; }}; }}'
+            f'iifname "to{namespace[-6:]}" {what} drop; }}; }}'
         )
         self.in_(self.server, "nft", rules)
         yield

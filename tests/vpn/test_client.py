@@ -30,7 +30,7 @@ from tunnel_rs.proto.vpn_handshake import (
     decode_request,
     encode_response,
 )
-from tunnel_rs.reports import Report, TunnelLost, VpnUp
+from tunnel_rs.reports import Notice, Report, TunnelLost, VpnUp
 from tunnel_rs.vpn.client import VpnClient
 from tunnel_rs.vpn.settings import ClientSettings
 
@@ -130,11 +130,47 @@ async def test_the_request_and_what_follows_from_the_answer() -> None:
     assert bench.tun.closed and bench.host.undone == 1
 
 
-async def test_routes_of_a_family_that_was_not_assigned_are_left_out() -> None:
-    routes = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-    async with running(Bench(VpnResponse(True, LEASE4), routes=routes)) as bench:
+EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+
+async def test_routes_of_a_family_that_was_not_assigned_are_left_out_and_told() -> None:
+    async with running(Bench(VpnResponse(True, LEASE4), routes=EVERYTHING)) as bench:
         await bench.data_stream()
-        assert bench.host.routes[0].routes == (LEASE4.network, ip_network("0.0.0.0/0"))
+        [config] = bench.host.routes
+        assert config.routes == (LEASE4.network, ip_network("0.0.0.0/0"))
+        assert config.blocked == ()
+        text = "there is no IPv6 address of the VPN: ::/0 is not in the VPN"
+        assert Notice("warning", text) in bench.reports
+
+
+async def test_a_kill_switch_blocks_from_the_start_and_what_the_vpn_does_not_carry() -> None:
+    settings = {"routes": EVERYTHING, "kill_switch": True}
+    async with running(Bench(VpnResponse(True, LEASE4), **settings)) as bench:
+        await bench.data_stream()
+        before, during = bench.host.routes
+        assert (before.routes, before.blocked) == ((), EVERYTHING)
+        assert during.routes == (LEASE4.network, ip_network("0.0.0.0/0"))
+        assert during.blocked == (ip_network("::/0"),) and during.kill_switch
+        assert bench.host.cleaned == 1
+
+
+@pytest.mark.parametrize("small_mtu", [True, False])
+async def test_ipv6_is_left_out_where_it_cannot_be(small_mtu: bool) -> None:
+    bench = Bench(mtu=1200 if small_mtu else 1440)
+    bench.host.has_ipv6 = small_mtu
+    async with running(bench):
+        await bench.data_stream()
+        [device] = bench.host.devices
+        assert [str(address) for address in device.addresses] == ["10.7.0.2/24"]
+        [notice] = [report for report in bench.reports if isinstance(report, Notice)]
+        assert "IPv6 of the VPN is not used" in notice.text
+
+
+async def test_without_ipv6_a_vpn_of_ipv6_alone_cannot_be_joined() -> None:
+    bench = Bench(VpnResponse(True, lease6=LEASE6))
+    bench.host.has_ipv6 = False
+    with pytest.raises(LocalError, match="no IPv6 on this machine"):
+        await bench.client.run()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from tests.support.ip_packets import packed, udp
@@ -14,6 +15,7 @@ from tunnel_rs.errors import LinkClosedError, LocalError
 from tunnel_rs.net.host_network import ForwardingConfig
 from tunnel_rs.proto.vpn_frames import PING, FrameDecoder, packet_frame
 from tunnel_rs.proto.vpn_handshake import GSO, VpnRequest, VpnResponse
+from tunnel_rs.proto.vpn_nat64 import Nat64Settings
 from tunnel_rs.reports import ClientGone, ClientRefused, VpnClientJoined
 from tunnel_rs.values import Secret
 from tunnel_rs.vpn import server as module
@@ -56,6 +58,13 @@ async def test_the_device_has_the_servers_addresses() -> None:
         assert [str(address) for address in config.addresses] == ["10.7.0.1/24", "fd07::1/64"]
         assert (config.mtu, config.connected) == (1400, True)
         assert bench.host.forwarding == []
+
+
+async def test_the_address_of_nat64_is_routed_into_the_device_when_it_is_no_client_s() -> None:
+    for source, routes in (("10.7.0.254", []), ("10.64.0.1", ["10.64.0.1/32"])):
+        async with ServerBench(nat64=Nat64Settings(ip_address(source).packed)) as bench:
+            [config] = bench.host.devices
+            assert [str(route) for route in config.routes] == routes
 
 
 async def test_forwarding_is_set_up_when_asked_for() -> None:

@@ -12,7 +12,7 @@ import click
 from tunnel_rs.cli import wording
 from tunnel_rs.cli.exits import Outcome
 from tunnel_rs.cli.wording import Level, Line
-from tunnel_rs.reports import Notice, Report
+from tunnel_rs.reports import Notice, Report, Reporter, silent
 
 
 class Form(StrEnum):
@@ -39,13 +39,16 @@ class Console:
         level: Level = Level.INFO,
         form: Form = Form.TEXT,
         color: bool = False,
+        listener: Reporter = silent,
     ) -> None:
-        """`level`: the least important lines that are shown; JSON follows it too."""
+        """`level`: the least important lines that are shown; JSON follows it too. `listener` gets
+        every report, shown or not."""
         self._out = out
         self._err = err
         self._form = form
         self._color = color
         self.level = level
+        self._listener = listener
 
     @property
     def shows_details(self) -> bool:
@@ -59,6 +62,7 @@ class Console:
 
     def report(self, report: Report) -> None:
         """Show a report; this is a `Reporter`."""
+        self._listener(report)
         line = wording.line(report)
         if line.level < self.level:
             return

@@ -1,9 +1,12 @@
 """The event loop the programs run in."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from tunnel_rs.net.service_notices import Watchdog
 
 T = TypeVar("T")
 
@@ -21,6 +24,12 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in a loop of its own, and close it."""
+    """Run to the end in a loop of its own, and close it. A service manager that watches is told
+    that the loop turns."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(main)
+        return runner.run(_watched(main))
+
+
+async def _watched(main: Coroutine[Any, Any, T]) -> T:
+    with Watchdog.of(os.environ):
+        return await main

@@ -13,6 +13,7 @@ import click
 
 from tunnel_rs.cli.console import Console, Form, LogHandler, wants_color
 from tunnel_rs.cli.exits import outcome
+from tunnel_rs.cli.service_state import state_notices
 from tunnel_rs.cli.wording import Level
 from tunnel_rs.config import kinds
 from tunnel_rs.config.files import ConfigFile
@@ -20,6 +21,7 @@ from tunnel_rs.config.option import Option, Role
 from tunnel_rs.config.sources import Values, collect, default_config_path
 from tunnel_rs.config.tables import options_for
 from tunnel_rs.errors import UsageError
+from tunnel_rs.net.service_notices import ServiceNotices
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -166,6 +168,7 @@ def _with_console(function: Callable[..., Any]) -> Callable[..., Any]:
             level=Level.WARNING if quiet else _LEVELS[min(verbose, 2)],
             form=form,
             color=wants_color(color, sys.stderr, os.environ),
+            listener=state_notices(ServiceNotices.of(os.environ)),
         )
         with _library_logs(console):
             return _run(function, console, given)

@@ -93,7 +93,7 @@ async def run_server(
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
         async with TaskScope("links", on_failure=log_failure, limit=_MAX_LINKS) as links:
             try:
-                serving = _serve(endpoint, server, links, report)
+                serving = serve_links(endpoint, server, links, report)
                 return await run_until_signal(serving, server.close, signals, report)
             finally:
                 await close_in_time(endpoint)
@@ -124,8 +124,8 @@ def _networks(networks: tuple[Network, ...]) -> str:
     return ", ".join(map(str, networks)) or "nothing"
 
 
-async def _serve(
-    endpoint: LinkSource, server: LinkServer, links: TaskScope, report: Reporter
+async def serve_links(
+    endpoint: LinkSource, server: Servant, links: TaskScope, report: Reporter
 ) -> None:
     """Accept from now on, and tell when all who should can reach us. Raises what `online` does."""
     async with TaskScope("serving", on_failure=_raised_below) as scope:
@@ -138,7 +138,7 @@ async def _serve(
 
 
 def _raised_below(name: str, error: Exception) -> None:
-    """Both tasks are awaited, and so their failures raised, by `_serve`."""
+    """Both tasks are awaited, and so their failures raised, by `serve_links`."""
 
 
 async def _get_online(endpoint: LinkSource, report: Reporter) -> None:
@@ -200,13 +200,13 @@ def client_command(
         target = HostPort("127.0.0.1", 5353)
     words = (
         f"tunnel-rs client --server-node-id {endpoint_id}",
-        *_reach_options(reach),
+        *reach_options(reach),
         f"--source {source} --target {target} --auth-token TOKEN",
     )
     return " ".join(words)
 
 
-def _reach_options(reach: EndpointSettings) -> Iterator[str]:
+def reach_options(reach: EndpointSettings) -> Iterator[str]:
     """What a client has to be told to look where we are. Access tokens are not shown."""
     if not reach.public_relays:
         for relay in reach.relays:

@@ -5,6 +5,7 @@ ends a ProxyCommand, whose server must not be left with half a session.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from tunnel_rs.errors import ExitStatus
+from tunnel_rs.net.service_notices import ServiceNotices
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter
 
@@ -81,9 +83,13 @@ class StopSignals:
 
     def received(self, number: signal.Signals) -> None:
         """Take note of a signal. Runs in the event loop."""
+        notices = ServiceNotices.of(os.environ)
         if number == _HANGUP and self._reload is not None:
+            notices.reloading()
             self._reload()
+            notices.ready()
         elif not self.first.done():
+            notices.stopping()
             self.first.set_result(number)
         elif not self.second.done():
             self.second.set_result(number)

@@ -14,8 +14,10 @@ from tunnel_rs.cli.running import run_client
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.vpn_build import VpnClientConfig, build_vpn_client
 from tunnel_rs.errors import ExitStatus
+from tunnel_rs.iroh.discovery_settings import DiscoverySettings
+from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.link import Link
-from tunnel_rs.reports import Reporter
+from tunnel_rs.reports import Notice, Reporter
 
 
 @click.command()
@@ -52,8 +54,7 @@ async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
         host = host_network()
         tun = open_tun(config.vpn.device)
         try:
-            await host.clean(client=True)
-            settings = replace(config.endpoint, mark=host.mark)
+            settings = _outside(config, host.mark, tun.name, report)
             endpoint = await Endpoint.bind(settings, accept=False, report=report, alpn=ALPN)
 
             async def connect() -> Link:
@@ -64,6 +65,21 @@ async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
                 return await run_client(endpoint, client, report)
         finally:
             tun.close()
+
+
+def _outside(
+    config: VpnClientConfig, mark: int | None, device: str, report: Reporter
+) -> EndpointSettings:
+    """An endpoint whose own packets stay out of the VPN."""
+    settings = replace(config.endpoint, mark=mark, own_device=device)
+    if mark is not None:
+        return settings
+    # Without marks only the way to the server's address is kept out. Every other one, to a relay
+    # or a better path, could lead into the VPN itself.
+    if settings.relays and not settings.public_relays:
+        text = "relays and discovery are not used by a VPN client on this system; give --peer-addr"
+        report(Notice("warning", text))
+    return replace(settings, relays=(), discovery=DiscoverySettings())
 
 
 @click.command()

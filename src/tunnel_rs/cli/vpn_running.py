@@ -6,12 +6,19 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from tunnel_rs.cli.running import LinkSource, accept_links, close_in_time, log_failure
+from tunnel_rs.cli.running import (
+    LinkSource,
+    close_in_time,
+    log_failure,
+    reach_options,
+    serve_links,
+)
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.errors import ExitStatus, LocalError, TunnelError
+from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.status_socket import Describe, StatusSocket, runtime_directory
 from tunnel_rs.net.tasks import TaskScope
-from tunnel_rs.reports import Notice, Reporter, ServerReady, VpnServerStarting
+from tunnel_rs.reports import Notice, Reporter, VpnServerStarting
 from tunnel_rs.values import EndpointId
 from tunnel_rs.vpn.server import VpnServer
 from tunnel_rs.vpn.settings import ServerSettings
@@ -23,24 +30,23 @@ MAX_LINKS = 16_384
 async def run_vpn_server(
     endpoint: LinkSource,
     server: VpnServer,
-    device: str,
-    tokens: int,
+    reach: EndpointSettings,
     report: Reporter,
     reread: Callable[[], ServerSettings],
 ) -> ExitStatus:
-    """Announce the server, serve every link until a signal, and close all. Returns the exit
-    status."""
-    report(starting(endpoint.endpoint_id, tokens, device, server.addresses))
+    """Announce the server, serve every link until a signal, and close all. `ServerReady` is
+    reported once the ways to us are known. Returns the exit status."""
+    report(starting(endpoint.endpoint_id, server, reach))
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
-        addresses = endpoint.addresses
-        report(ServerReady(endpoint.endpoint_id, addresses, (*endpoint.ways, *map(str, addresses))))
         loop = asyncio.get_running_loop()
         async with (
-            answering(f"vpn-server-{device}", lambda: of_server(server, loop.time()), report),
+            answering(
+                f"vpn-server-{server.device}", lambda: of_server(server, loop.time()), report
+            ),
             TaskScope("links", on_failure=log_failure, limit=MAX_LINKS) as links,
         ):
+            accepting = links.spawn(serve_links(endpoint, server, links, report), "accept")
             try:
-                accepting = links.spawn(accept_links(endpoint, server, links), "accept")
                 running = server.run_until_lost()
                 return await run_until_signal(running, server.close, signals, report)
             finally:
@@ -69,11 +75,16 @@ async def answering(name: str, describe: Describe, report: Reporter) -> AsyncIte
 
 
 def starting(
-    endpoint_id: EndpointId, tokens: int, device: str, addresses: tuple[str, ...]
+    endpoint_id: EndpointId, server: VpnServer, reach: EndpointSettings
 ) -> VpnServerStarting:
     """What a VPN server says first."""
-    command = f"tunnel-rs-vpn client --server-node-id {endpoint_id} --auth-token TOKEN"
-    return VpnServerStarting(endpoint_id, tokens, device, addresses, command)
+    words = (
+        f"tunnel-rs-vpn client --server-node-id {endpoint_id}",
+        *reach_options(reach),
+        "--auth-token TOKEN",
+    )
+    tokens = len(server.tokens)
+    return VpnServerStarting(endpoint_id, tokens, server.device, server.addresses, " ".join(words))
 
 
 def _reload(server: VpnServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:

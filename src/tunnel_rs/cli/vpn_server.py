@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -59,9 +60,9 @@ async def _serve(
     try:
         server = VpnServer(config.vpn, tun, host, report)
         await server.start()
-        endpoint = await Endpoint.bind(config.endpoint, accept=True, report=report, alpn=ALPN)
-        tokens = len(config.vpn.tokens())
-        return await run_vpn_server(endpoint, server, tun.name, tokens, report, reread)
+        settings = replace(config.endpoint, own_device=tun.name)
+        endpoint = await Endpoint.bind(settings, accept=True, report=report, alpn=ALPN)
+        return await run_vpn_server(endpoint, server, settings, report, reread)
     finally:
         tun.close()
         await host.undo()

@@ -1,7 +1,7 @@
 """Turn merged values into the frozen settings of the features. Nothing below reads a mapping."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tunnel_rs.config import schema, transport_options
 from tunnel_rs.config.keyfile import read_secret_key
@@ -42,7 +42,7 @@ def build_server(values: Values) -> ServerConfig:
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
-    return ServerConfig(server_settings(values), _endpoint(values, secret_key(values)))
+    return ServerConfig(server_settings(values), endpoint_settings(values, secret_key(values)))
 
 
 def server_settings(values: Values) -> ServerSettings:
@@ -85,7 +85,7 @@ def build_client(values: Values) -> ClientConfig:
         connect_timeout=values.get(schema.CONNECT_TIMEOUT),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
-    return ClientConfig(forward, _endpoint(values, None), server)
+    return ClientConfig(forward, endpoint_settings(values, None), server)
 
 
 def exposed_secrets(values: Values) -> tuple[str, ...]:
@@ -96,25 +96,19 @@ def exposed_secrets(values: Values) -> tuple[str, ...]:
     return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
 
 
-def _endpoint(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
+def endpoint_settings(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
+    """How peers are found and reached. Raises UsageError or ConfigError."""
     reach = read_reach(values)
-    return replace(
-        direct_endpoint(values, key),
+    return EndpointSettings(
+        secret_key=key,
+        bind=values.get(schema.BIND),
         lan_discovery=not reach.relay_only,
+        peer_addrs=values.get(schema.PEER_ADDRS),
         relays=reach.relays,
         public_relays=reach.public_relays,
         relay_only=reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
-    )
-
-
-def direct_endpoint(values: Values, key: Secret[bytes] | None) -> EndpointSettings:
-    """One that finds peers by LAN discovery and known addresses, and uses no relay."""
-    return EndpointSettings(
-        secret_key=key,
-        bind=values.get(schema.BIND),
-        peer_addrs=values.get(schema.PEER_ADDRS),
         transport=_transport(values),
     )
 

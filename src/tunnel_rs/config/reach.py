@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from tunnel_rs.config import schema
 from tunnel_rs.config.files import read_text
 from tunnel_rs.config.kinds import RELAY_TOKEN
-from tunnel_rs.config.option import Role
 from tunnel_rs.config.sources import Values
 from tunnel_rs.errors import ConfigError, UsageError
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings, choose_discovery
@@ -77,7 +76,7 @@ def _discovery(values: Values, infrastructure: Infrastructure) -> DiscoverySetti
     return choose_discovery(
         values.get(schema.DNS_SERVER),
         infrastructure,
-        publish=values.role is Role.SERVER,
+        publish=values.role.is_server,
         publish_direct_addresses=values.get(schema.PUBLISH_DIRECT),
         ca_file=values.get(schema.DNS_SERVER_CA_FILE),
     )

@@ -42,7 +42,7 @@ server or client in order: sessions get 5 seconds to finish; a second signal end
 ## Exit status
 """
 
-_MEANINGS = {
+MEANINGS = {
     ExitStatus.DONE: "done",
     ExitStatus.FAILURE: "failure of another kind",
     ExitStatus.USAGE: "a mistake on the command line",
@@ -54,6 +54,7 @@ _MEANINGS = {
     ExitStatus.INTERRUPTED: "ended by SIGINT (Ctrl-C)",
     ExitStatus.TERMINATED: "ended by SIGTERM",
 }
+"""What each exit status means, in a few words."""
 
 
 def reference() -> str:
@@ -64,7 +65,7 @@ def reference() -> str:
 
 def _exit_statuses() -> Iterator[str]:
     for status in ExitStatus:
-        yield f"- {status.value}: {_MEANINGS[status]}"
+        yield f"- {status.value}: {MEANINGS[status]}"
     yield ""
 
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IP
 from typing import TypeVar
 
 from tunnel_rs.config import schema, vpn_schema
-from tunnel_rs.config.build import auth_token, auth_tokens, direct_endpoint, secret_key
+from tunnel_rs.config.build import auth_token, auth_tokens, endpoint_settings, secret_key
 from tunnel_rs.config.option import Option
 from tunnel_rs.config.sources import Rank, Values
 from tunnel_rs.iroh.settings import EndpointSettings
@@ -42,7 +42,7 @@ def build_vpn_server(values: Values) -> VpnServerConfig:
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
     settings = vpn_server_settings(values)
-    return VpnServerConfig(settings, direct_endpoint(values, secret_key(values)))
+    return VpnServerConfig(settings, endpoint_settings(values, secret_key(values)))
 
 
 def vpn_server_settings(values: Values) -> ServerSettings:
@@ -109,7 +109,7 @@ def build_vpn_client(values: Values) -> VpnClientConfig:
         resolvers=get(vpn_schema.RESOLVERS),
         offload=get(vpn_schema.OFFLOAD),
     )
-    return VpnClientConfig(vpn, direct_endpoint(values, None), server)
+    return VpnClientConfig(vpn, endpoint_settings(values, None), server)
 
 
 def _check_mtu(values: Values, ipv6: bool) -> None:

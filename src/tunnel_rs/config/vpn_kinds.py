@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from tunnel_rs.config.kinds import Kind, text, texts
 from tunnel_rs.config.suggestions import did_you_mean
-from tunnel_rs.iroh.discovery_settings import NO_DISCOVERY as NO_DISCOVERY_TEXT
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.values import check_host, quoted
 from tunnel_rs.vpn.settings import Address, Network, Spoofing
@@ -102,14 +101,6 @@ def _port_range(value: object) -> tuple[int, int]:
     raise ValueError("expected two ports, [first, last], from 1 to 65535, the smaller one first")
 
 
-def _no_discovery(given: str) -> None:
-    if given != NO_DISCOVERY_TEXT:
-        raise ValueError(
-            "a VPN does not look for its server over the internet in this version; "
-            "use 'none', and --peer-addr on the client (LAN discovery stays on)"
-        )
-
-
 def _no_text(_: Sequence[str]) -> tuple[int, int]:
     raise ValueError("a range of ports is written in a file")
 
@@ -123,6 +114,5 @@ DOMAINS = texts("a domain", _domain)
 ROUTES: Kind[tuple[Network, ...]] = texts("a network", parse_network)
 ROUTES6: Kind[tuple[Network, ...]] = texts("an IPv6 network", _route6)
 DEVICE = text("a name of at most 15 characters", _device)
-NO_DISCOVERY = text("none", _no_discovery)
 SPOOFING = text("strict, loose or off", _spoofing)
 PORT_RANGE = Kind("[first, last]", _no_text, _port_range)

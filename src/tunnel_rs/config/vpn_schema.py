@@ -96,6 +96,14 @@ WRITER_CHANNEL_SIZE: Option[int] = Option(
     "Accepted for files of other versions; without effect, as packets to the device never wait.",
     key="iroh.tun_writer_channel_size",
 )
+KEEPALIVE: Option[int | None] = Option(
+    "keepalive_secs",
+    integer(1, 86_400, "seconds"),
+    None,
+    VPN_BOTH,
+    "Accepted for files of other versions; without effect, as it always was.",
+    key="iroh.keepalive_secs",
+)
 DROP_ON_FULL: Option[bool] = Option(
     "drop_on_full",
     SWITCH,
@@ -295,21 +303,16 @@ RESOLVERS: Option[tuple[Address, ...]] = Option(
     flags=("--resolver",),
     metavar="IP",
 )
-DNS_SERVER: Option[None] = Option(
-    "dns_server",
-    vpn_kinds.NO_DISCOVERY,
-    None,
-    VPN_BOTH,
-    "`none`, as it is without: a VPN finds its server by LAN discovery and known addresses.",
-    key="iroh.dns_server",
-    flags=("--dns-server",),
-    metavar="none",
-    hidden=True,
-)
-
 _TRANSPORT: tuple[Option[object], ...] = (
+    KEEPALIVE,
     schema.BIND,
-    DNS_SERVER,
+    schema.RELAY_URLS,
+    schema.RELAY_TOKEN,
+    schema.RELAY_TOKEN_FILE,
+    schema.RELAY_CA_FILE,
+    schema.DNS_SERVER,
+    schema.DNS_SERVER_CA_FILE,
+    schema.STAGING,
     *TRANSPORT,
 )
 
@@ -344,6 +347,7 @@ SERVER_OPTIONS: tuple[Option[object], ...] = (
     NAT64_TCP,
     NAT64_UDP,
     NAT64_ICMP,
+    schema.PUBLISH_DIRECT,
     *_TRANSPORT,
 )
 CLIENT_OPTIONS: tuple[Option[object], ...] = (
@@ -369,5 +373,6 @@ EXCLUSIONS = (
     Exclusion(schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE, together_on_command_line=True),
     Exclusion(schema.AUTH_TOKEN, schema.AUTH_TOKEN_FILE),
     Exclusion(schema.SECRET, schema.SECRET_FILE),
+    Exclusion(schema.RELAY_TOKEN, schema.RELAY_TOKEN_FILE),
     Exclusion(SPOOFING_CHECK, NO_SPOOFING_CHECK),
 )

@@ -19,6 +19,9 @@ AUTH_TIMEOUT = 2
 class Dialogue(Exchange):
     """An `Exchange` of the messages in `proto.messages`."""
 
+    datagrams = False
+    """Whether client and server have agreed on datagrams beside the stream."""
+
     def send(self, message: Message) -> None:
         self.send_encoded(encode(message))
 

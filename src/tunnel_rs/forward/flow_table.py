@@ -95,7 +95,7 @@ class FlowTable:
             raise
         if self._flows.get(key) is flow:
             session.opened()
-        flow.attach(dialogue.stream, dialogue.hand_over)
+        flow.attach(dialogue.stream, dialogue.hand_over, beside=dialogue.datagrams)
 
     def _ended(self, key: Hashable, session: Session, end: SpliceEnd) -> None:
         self._flows.pop(key, None)

@@ -2,6 +2,7 @@
 section 1.7). TCP streams begin with one byte of no meaning; all UDP shares one stream."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from tunnel_rs.errors import LinkClosedError, TargetError
@@ -182,6 +183,13 @@ class Share(ByteStream):
 
     def consumed(self, n: int) -> None:
         """The owner has counted it already."""
+
+    @property
+    def max_datagram(self) -> int:
+        return 0
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        return len(payloads)
 
     def paused(self, yes: bool) -> None:
         if self.receiver is not None:

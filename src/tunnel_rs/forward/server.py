@@ -21,7 +21,7 @@ from tunnel_rs.net.resolver import Resolve, SystemResolver
 from tunnel_rs.net.splice import join_tcp
 from tunnel_rs.net.tasks import ScopeFullError, TaskScope
 from tunnel_rs.proto.auth import FailurePenalties
-from tunnel_rs.proto.messages import SourceResponse, decode_source_request
+from tunnel_rs.proto.messages import SourceRequest, SourceResponse, decode_source_request
 from tunnel_rs.proto.policy import SourcePolicy
 from tunnel_rs.reports import (
     ClientAuthenticated,
@@ -145,8 +145,9 @@ class ForwardServer:
         """Answer one stream. What goes wrong here ends this stream only."""
         text = "a stream"
         try:
-            text = await self._read_request(dialogue, fixed)
-            await self._connect(dialogue, parse_source(text))
+            request = await self._read_request(dialogue, fixed)
+            text = request.source
+            await self._connect(dialogue, parse_source(text), datagrams=request.datagrams)
         except (TargetError, ProtocolError) as error:
             self._refuse(dialogue, text, str(error))
         except (StreamResetError, LinkClosedError, OSError):
@@ -155,15 +156,15 @@ class ForwardServer:
             dialogue.abandon()
             raise
 
-    async def _read_request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> str:
+    async def _read_request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> SourceRequest:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 body = await dialogue.receive()
-            return decode_source_request(body).source if fixed is None else str(fixed)
+            return decode_source_request(body) if fixed is None else SourceRequest(str(fixed))
         except TimeoutError:
             raise ProtocolError(f"no source request in {REQUEST_TIMEOUT:g} s") from None
 
-    async def _connect(self, dialogue: Dialogue, source: SourceUrl) -> None:
+    async def _connect(self, dialogue: Dialogue, source: SourceUrl, *, datagrams: bool) -> None:
         if self._closing:
             raise TargetError("the server is shutting down")
         session = self.sessions.take(source)
@@ -171,15 +172,17 @@ class ForwardServer:
             raise TargetError("Session limit reached")
         with session:
             sock = await self._targets.open(source)
-            dialogue.send(SourceResponse(True))
+            udp = source.protocol is Protocol.UDP
+            beside = udp and datagrams and dialogue.stream.max_datagram > 0
+            dialogue.send(SourceResponse(True, datagrams=beside))
             session.opened()
-            if source.protocol is Protocol.TCP:
+            if not udp:
                 splice = await join_tcp(sock, dialogue.stream, dialogue.hand_over, session.ended)
                 session.abort = splice.abort
             else:
                 flow = join_udp(sock, session.ended, idle_timeout=self._settings.udp_idle_timeout)
                 session.abort = flow.abort
-                flow.attach(dialogue.stream, dialogue.hand_over)
+                flow.attach(dialogue.stream, dialogue.hand_over, beside=beside)
 
     def _refuse(self, dialogue: Dialogue, source: str, reason: str) -> None:
         dialogue.finish(SourceResponse(False, reason))

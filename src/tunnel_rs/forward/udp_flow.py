@@ -1,7 +1,10 @@
-"""The datagrams of one local peer and one target, as frames on a stream of their own.
+"""The datagrams of one local peer and one target: frames on a stream of their own, or beside it.
 
 Datagrams that are read together go out in one write. Nothing is queued without bound: while the
 stream is paused datagrams are dropped, as a router does, and before it is open a few are kept.
+
+When both sides have agreed on it, datagrams travel as such (RFC 9221) and a lost one does not hold
+up those behind it. The stream then carries only those that are too long for it.
 """
 
 import asyncio
@@ -53,7 +56,8 @@ class UdpFlow(StreamReceiver):
         self.sent = 0
         self.received = 0
         self.dropped = 0
-        """Local datagrams that found the stream paused, or not open yet and too many."""
+        """Local datagrams that found the stream paused, or not open yet and too many, or more
+        before them than the path takes."""
         self._deliver = deliver
         self._on_end = on_end
         self._idle_timeout = idle_timeout
@@ -65,16 +69,19 @@ class UdpFlow(StreamReceiver):
         self._early: list[bytes] = []
         self._early_bytes = 0
         self._paused = False
+        self._beside = False
         self._incoming = True
         self._ended = False
 
-    def attach(self, stream: ByteStream, attach: Attach) -> None:
-        """The stream is open: what waited goes out, what it brings is delivered."""
+    def attach(self, stream: ByteStream, attach: Attach, *, beside: bool = False) -> None:
+        """The stream is open: what waited goes out, what it brings is delivered. `beside`: the
+        peer takes datagrams beside the stream."""
         if self._ended:
             stream.reset(STREAM_DONE)
             stream.stop(STREAM_DONE)
             return
         self._stream = stream
+        self._beside = beside
         early, self._early = self._early, []
         attach(self)
         if early and not self._ended:
@@ -83,7 +90,7 @@ class UdpFlow(StreamReceiver):
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Pass on local datagrams; they share one write."""
         self._last_traffic = self._loop.time()
-        if self._ended or self._paused:
+        if self._ended:
             self.dropped += len(datagrams)
         elif self._stream is None:
             self._keep(datagrams)
@@ -107,6 +114,15 @@ class UdpFlow(StreamReceiver):
                 self._deliver(datagram)
         if self._stream is not None:
             self._stream.consumed(len(data))
+
+    def datagrams_received(self, payloads: list[bytes]) -> None:
+        self._last_traffic = self._loop.time()
+        if self._ended:
+            return
+        deliver = self._deliver
+        for payload in payloads:
+            deliver(payload)
+        self.received += sum(map(len, payloads))
 
     def eof_received(self) -> None:
         self._incoming = False
@@ -132,8 +148,23 @@ class UdpFlow(StreamReceiver):
 
     def _write(self, datagrams: Sequence[bytes]) -> None:
         assert self._stream is not None
-        self.sent += sum(map(len, datagrams))
-        self._stream.write(b"".join(map(encode_datagram, datagrams)))
+        if self._beside:
+            datagrams = self._send_beside(self._stream, datagrams)
+        if self._paused:
+            self.dropped += len(datagrams)
+        elif datagrams:
+            self.sent += sum(map(len, datagrams))
+            self._stream.write(b"".join(map(encode_datagram, datagrams)))
+
+    def _send_beside(self, stream: ByteStream, datagrams: Sequence[bytes]) -> Sequence[bytes]:
+        """Send those that are short enough; returns the others."""
+        limit = stream.max_datagram
+        long = [datagram for datagram in datagrams if len(datagram) > limit]
+        short = [each for each in datagrams if len(each) <= limit] if long else datagrams
+        if short:
+            self.sent += sum(map(len, short))
+            self.dropped += stream.send_datagrams(short)
+        return long
 
     def _keep(self, datagrams: Sequence[bytes]) -> None:
         for datagram in datagrams:

@@ -28,7 +28,7 @@ from tunnel_rs.proto.messages import (
     decode_source_response,
 )
 from tunnel_rs.reports import Reporter, TunnelLost, TunnelUp
-from tunnel_rs.values import Secret, SourceUrl
+from tunnel_rs.values import Protocol, Secret, SourceUrl
 
 Connect = Callable[[], Awaitable[Link]]
 """Dials the server once. Raises TunnelError; `transient` says whether to try again."""
@@ -218,8 +218,9 @@ class Uplink:
                 dialogue = Dialogue(await link.open_stream())
         except TimeoutError:
             raise UnreachableError("the server takes no more streams") from None
+        offered = source.protocol is Protocol.UDP and dialogue.stream.max_datagram > 0
         try:
-            dialogue.send(SourceRequest(str(source)))
+            dialogue.send(SourceRequest(str(source), datagrams=offered))
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 response = decode_source_response(await dialogue.receive())
         except TimeoutError:
@@ -237,4 +238,5 @@ class Uplink:
         if not response.accepted:
             dialogue.finish()
             raise TargetError(response.reason or "the server gave no reason")
+        dialogue.datagrams = offered and response.datagrams
         return dialogue

@@ -15,7 +15,7 @@ from tunnel_rs.iroh.relays import EndpointRelays
 from tunnel_rs.iroh.resolve import Resolver, make_resolver
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.iroh.ways import Discovery, GivenAddresses, Lan, Relays, Way
-from tunnel_rs.net.interfaces import local_interfaces, reachable_addresses
+from tunnel_rs.net.interfaces import Interface, local_interfaces, reachable_addresses
 from tunnel_rs.net.quic import ALPN, QuicEndpoint, UdpFace
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.tasks import TaskScope
@@ -94,16 +94,20 @@ class Endpoint:
     def _open_discovery(self, seed: Secret[bytes], accept: bool) -> None:
         discovery = self._settings.discovery
         if accept and discovery.publish_url is not None:
-            client = PkarrClient(discovery.publish_url, ca_file=discovery.ca_file)
+            client = self._pkarr_client(discovery.publish_url)
             self._open.push_async_callback(client.close)
             self._announcement = Announcement(client, seed, discovery, self._report)
             self._tasks.spawn(self._announcement.run(lambda: self.addresses), "publish")
         if not accept:
             resolving = None
             if discovery.resolve_url is not None:
-                resolving = PkarrClient(discovery.resolve_url, ca_file=discovery.ca_file)
+                resolving = self._pkarr_client(discovery.resolve_url)
                 self._open.push_async_callback(resolving.close)
-            self._resolver = make_resolver(discovery, resolving)
+            self._resolver = make_resolver(discovery, resolving, self._settings.mark)
+
+    def _pkarr_client(self, url: str) -> PkarrClient:
+        settings = self._settings
+        return PkarrClient(url, ca_file=settings.discovery.ca_file, mark=settings.mark)
 
     def _open_sockets(self, *, mirror: bool) -> None:
         self._sockets = _bind_sockets(self._settings, mirror=mirror)
@@ -113,7 +117,7 @@ class Endpoint:
 
     async def _open_lan(self, accept: bool) -> None:
         if self._settings.lan_discovery:
-            self._lan = LanDiscovery(self._report)
+            self._lan = LanDiscovery(self._report, scan=self._interfaces)
             self._open.push_async_callback(self._lan.close)
             await self._lan.start()
             if accept:
@@ -130,7 +134,11 @@ class Endpoint:
     @property
     def addresses(self) -> tuple[SocketAddr, ...]:
         """Where we can be reached directly, loopback last."""
-        return reachable_addresses(self._bound(), local_interfaces())
+        return reachable_addresses(self._bound(), self._interfaces())
+
+    def _interfaces(self) -> tuple[Interface, ...]:
+        own = self._settings.own_device
+        return tuple(each for each in local_interfaces() if each.name != own)
 
     @property
     def home_relay(self) -> str | None:

@@ -9,6 +9,7 @@ from typing import Self
 import aiohttp
 
 from tunnel_rs.errors import ConfigError, ProtocolError, UnreachableError
+from tunnel_rs.net.marked_http import connector
 from tunnel_rs.net.proxy import environment_proxy
 from tunnel_rs.proto.pkarr import MAX_PAYLOAD, SignedPacket
 from tunnel_rs.values import EndpointId
@@ -24,13 +25,19 @@ class PkarrClient:
     """
 
     def __init__(
-        self, base_url: str, *, ca_file: Path | None = None, timeout: float = REQUEST_TIMEOUT
+        self,
+        base_url: str,
+        *,
+        ca_file: Path | None = None,
+        mark: int | None = None,
+        timeout: float = REQUEST_TIMEOUT,
     ) -> None:
-        """`base_url` as `parse_pkarr_url` gives it. Raises ConfigError for a bad CA file."""
+        """`base_url` as `parse_pkarr_url` gives it; `mark`: see `EndpointSettings`. Raises
+        ConfigError for a bad CA file."""
         self.base_url = base_url
         self._timeout = timeout
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=_tls_context(ca_file), limit=8),
+            connector=connector(mark, ssl=_tls_context(ca_file), limit=8),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
             timeout=aiohttp.ClientTimeout(total=timeout),

@@ -51,7 +51,7 @@ class EndpointRelays:
             RelayIdentity(identity.endpoint_id, identity.sign),
             quic,
             relays=settings.relays,
-            settings=RelayClientSettings(ca_file=settings.relay_ca_file),
+            settings=RelayClientSettings(ca_file=settings.relay_ca_file, mark=settings.mark),
             on_state=self._state_changed,
         )
         self._home = HomeRelay(self._face, settings.relays if at_home else (), self._home_changed)

@@ -14,8 +14,9 @@ import aiodns
 from tunnel_rs.errors import PeerNotFoundError, ProtocolError, TunnelError
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.pkarr_client import PkarrClient
+from tunnel_rs.net.marked_dns import MarkedDns
 from tunnel_rs.proto.discovery_schedule import LOOKUP_DELAYS, LOOKUP_TIMEOUT, StaggeredLookup
-from tunnel_rs.proto.dns_wire import RecordType, name_text, parse_name
+from tunnel_rs.proto.dns_wire import RecordType, name_text, parse_name, read_strings
 from tunnel_rs.proto.pkarr import EndpointRecord, record_name
 from tunnel_rs.values import EndpointId, SocketAddr
 
@@ -211,13 +212,43 @@ def _dns_reason(error: aiodns.error.DNSError) -> str:
     return str(error.args[1]).lower() if len(error.args) > 1 else "failed"
 
 
-def make_resolver(settings: DiscoverySettings, client: PkarrClient | None) -> Resolver | None:
+class MarkedDnsResolver:
+    """Asks the DNS with packets that stay out of a VPN on this machine."""
+
+    def __init__(self, origin: str, dns: MarkedDns) -> None:
+        """Raises ValueError for an origin that is no domain name."""
+        self._origin = parse_name(origin)
+        self._dns = dns
+
+    async def resolve(self, peer: EndpointId) -> AsyncIterator[EndpointRecord]:
+        yield await self.look_up(peer)
+
+    async def look_up(self, peer: EndpointId) -> EndpointRecord:
+        """The peer's record. Raises PeerNotFoundError."""
+        missing = f"no record of {peer.short} under {name_text(self._origin)} in the DNS"
+        try:
+            found = await self._dns.ask(record_name(peer) + self._origin, RecordType.TXT)
+            record = EndpointRecord.from_strings(
+                b"".join(read_strings(each.data)) for each in found
+            )
+        except TunnelError as error:
+            raise PeerNotFoundError(f"{missing}: {error}") from None
+        if not record.names_a_way:
+            raise PeerNotFoundError(missing)
+        return record
+
+
+def make_resolver(
+    settings: DiscoverySettings, client: PkarrClient | None, mark: int | None = None
+) -> Resolver | None:
     """The resolver the settings ask for, None for none. `client` is for `resolve_url`, made by
-    the caller, who closes it."""
+    the caller, who closes it. `mark`: see `EndpointSettings`."""
     if settings.resolve_url is not None:
         if client is None:
             raise ValueError("a pkarr URL to resolve from needs a client")
         return PkarrResolver(client)
+    if settings.dns_origin is not None and mark is not None:
+        return MarkedDnsResolver(settings.dns_origin, MarkedDns(mark))
     if settings.dns_origin is not None:
         return DnsResolver(settings.dns_origin, nameservers=settings.nameservers)
     return None

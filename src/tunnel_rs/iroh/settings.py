@@ -48,4 +48,8 @@ class EndpointSettings:
     mark: int | None = None
     """Mark (SO_MARK) of our own packets, by which a VPN on this machine lets them pass (Linux)."""
 
+    own_device: str | None = None
+    """Network interface that leads through this endpoint itself, as the TUN device of a VPN does:
+    it is no way for peers to reach us."""
+
     transport: TransportSettings = TransportSettings()

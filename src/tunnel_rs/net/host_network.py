@@ -23,6 +23,8 @@ class DeviceConfig:
     addresses: tuple[Interface, ...]
     mtu: int
     connected: bool = True
+    routes: tuple[Network, ...] = ()
+    """Further routes into the device, in the main table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ class RouteConfig:
 
     routes: tuple[Network, ...]
     kill_switch: bool = False
-    """Drop what the routes cover while the device is not there, also after a crash."""
+    """Refuse what the routes cover while the device is not there, also after a crash."""
+
+    blocked: tuple[Network, ...] = ()
+    """Refused from now on, although the VPN does not carry it: part of a kill switch."""
 
     resolvers: tuple[Address, ...] = ()
     domains: tuple[str, ...] = ()
@@ -55,6 +60,10 @@ class HostNetwork(Protocol):
     def mark(self) -> int | None:
         """Packets with this mark (SO_MARK) stay out of the VPN; None where routes to the peer do
         that."""
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether devices of this machine can have IPv6 addresses."""
 
     async def clean(self, *, client: bool) -> None:
         """Remove what killed servers left behind, and killed clients if `client` (there must be

@@ -7,6 +7,7 @@ read callback, and the receiver writes on at once. Nothing is queued between the
 backwards: `pause_writing`/`resume_writing` for what we send, `consumed` for what we receive.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from tunnel_rs.values import EndpointId, SourceUrl
@@ -35,6 +36,11 @@ class StreamReceiver(Protocol):
 
     def resume_writing(self) -> None:
         """Enough has been sent; write again."""
+
+    def datagrams_received(self, payloads: list[bytes]) -> None:
+        """What the peer gave to `ByteStream.send_datagrams`: some of it, in any order. Who does
+        not override this drops it."""
+        return None
 
     def connection_lost(self, error: Exception | None) -> None:
         """Last call. None when both directions had ended in order (EOF, reset or stop), else the
@@ -71,6 +77,16 @@ class ByteStream(Protocol):
 
     def consumed(self, n: int) -> None:
         """Open the peer's window by n bytes that were delivered through `data_received`."""
+
+    @property
+    def max_datagram(self) -> int:
+        """Most bytes that one datagram beside this stream may carry now; it follows the path. 0
+        when link or peer carries none."""
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        """Send each of `payloads` (at most `max_datagram` bytes) once, beside the stream: they may
+        be lost and overtake each other, and what the path cannot take is dropped. Returns how many
+        were dropped at once, older ones perhaps."""
 
 
 class Link(Protocol):

@@ -33,6 +33,7 @@ class Namespace:
     """See `net.host_network.HostNetwork`. `open` makes it, `undo` ends it."""
 
     mark: int | None = None
+    has_ipv6 = True
 
     def __init__(self, process: "subprocess.Popen[bytes]", end: socket.socket) -> None:
         self._process = process

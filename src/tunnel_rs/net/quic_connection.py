@@ -191,6 +191,9 @@ class QuicConnection:
                 self._handle(event)
         for stream_id, data in chunks.items():
             self._deliver(stream_id, data)
+        for stream_id, payloads in engine.take_datagrams().items():
+            if (accompanied := self._streams.get(stream_id)) is not None:
+                accompanied.deliver_datagrams(payloads)
         self._after_batch()
 
     def _deliver(self, stream_id: int, chunks: list[bytes]) -> None:

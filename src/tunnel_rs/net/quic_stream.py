@@ -1,7 +1,7 @@
 """One QUIC stream as a `ByteStream`: pushes what arrives, takes what is written."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tunnel_rs.net.link import Buffer, StreamReceiver
@@ -130,7 +130,25 @@ class QuicStream:
             self._owner.engine.consumed(self.stream_id, n)
             self._owner.schedule_flush()
 
+    @property
+    def max_datagram(self) -> int:
+        if self.lost is not None:
+            return 0
+        return self._owner.engine.largest_datagram_payload(self.stream_id)
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        if self.lost is not None:
+            return len(payloads)
+        dropped = self._owner.engine.send_datagrams(self.stream_id, payloads)
+        self._owner.schedule_flush()
+        return dropped
+
     # The connection's side
+
+    def deliver_datagrams(self, payloads: list[bytes]) -> None:
+        """What came beside the stream; nothing of it waits for a receiver."""
+        if self._receiver is not None and not self._stopped:
+            self._receiver.datagrams_received(payloads)
 
     def deliver(self, data: bytes) -> None:
         """In-order bytes from the peer."""

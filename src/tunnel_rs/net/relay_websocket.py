@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from tunnel_rs.errors import ConfigError
+from tunnel_rs.net.marked_http import connector
 from tunnel_rs.net.proxy import environment_proxy
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.relay_client import DIAL_TIMEOUT, Failed
@@ -36,6 +37,9 @@ class RelayClientSettings:
     offer: str = SUBPROTOCOL_OFFER
     """WebSocket subprotocols offered, newest first; anything else is for tests of old relays."""
 
+    mark: int | None = None
+    """Mark of our own packets; see `EndpointSettings`."""
+
 
 class RelayWebSocket(aiohttp.ClientWebSocketResponse):
     """A client WebSocket that knows the subprotocol the relay chose.
@@ -56,11 +60,14 @@ def relay_session(settings: RelayClientSettings) -> aiohttp.ClientSession:
 
     Raises ConfigError when the CA file cannot be used.
     """
-    connector = aiohttp.TCPConnector(
-        ssl=_tls_context(settings.ca_file), limit=0, happy_eyeballs_delay=0.25, ttl_dns_cache=10
-    )
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=connector(
+            settings.mark,
+            ssl=_tls_context(settings.ca_file),
+            limit=0,
+            happy_eyeballs_delay=0.25,
+            ttl_dns_cache=10,
+        ),
         ws_response_class=RelayWebSocket,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),

@@ -31,6 +31,7 @@ class DarwinNetwork:
     """See `net.host_network.HostNetwork`."""
 
     mark: int | None = None
+    has_ipv6 = True
 
     def __init__(self, *, run: commands.Run = commands.run) -> None:
         self._run = run
@@ -56,12 +57,13 @@ class DarwinNetwork:
             await self._addresses.make(*_address(device, address))
         await self._run(("ifconfig", device, "mtu", str(config.mtu), "up"), "")
         if config.connected:
-            for address in config.addresses:
-                await self._addresses.make(*_route(device, address.network))
+            networks = (address.network for address in config.addresses)
+            for network in (*networks, *config.routes):
+                await self._addresses.make(*_route(device, network))
         self._set = (config, self._set[1])
 
     async def set_routes(self, device: str, config: RouteConfig) -> None:
-        if config.kill_switch:
+        if config.kill_switch or config.blocked:
             raise LocalError("kill_switch needs Linux; leave it out")
         if self._set[1] == config:
             return

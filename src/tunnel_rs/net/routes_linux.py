@@ -88,12 +88,12 @@ class Sysctls:
     """Kernel settings that are put back in the end."""
 
     def __init__(self, root: Path = Path("/proc/sys")) -> None:
-        self._root = root
+        self.root = root
         self._before: dict[Path, str] = {}
 
     def set(self, name: str, value: str) -> None:
         """Raises LocalError. Nothing happens when it has the value already."""
-        path = self._root / name
+        path = self.root / name
         try:
             before = path.read_text().strip()
             if before == value:
@@ -108,14 +108,26 @@ class Sysctls:
     def get(self, name: str) -> str:
         """Its value, empty when there is no such setting."""
         try:
-            return (self._root / name).read_text().strip()
+            return (self.root / name).read_text().strip()
         except OSError:
             return ""
 
     def has_strict_reverse_path(self) -> bool:
         """Whether any interface drops packets that the main table would answer elsewhere."""
-        names = self._root.glob("net/ipv4/conf/*/rp_filter")
-        return any(self.get(str(name.relative_to(self._root))) == "1" for name in names)
+        names = self.root.glob("net/ipv4/conf/*/rp_filter")
+        return any(self.get(str(name.relative_to(self.root))) == "1" for name in names)
+
+    def keep_router_advertisements(self) -> None:
+        """Where an interface has its IPv6 default route from a router, it is to keep it: a machine
+        that forwards takes no advertisements, unless told to (2)."""
+        for path in self.root.glob("net/ipv6/conf/*/accept_ra"):
+            name = str(path.relative_to(self.root))
+            if path.parent.name not in ("all", "default") and self.get(name) == "1":
+                self.set(name, "2")
+
+    def leave(self) -> None:
+        """Keep everything as it is now."""
+        self._before.clear()
 
     def restore(self) -> None:
         for path, value in reversed(self._before.items()):
@@ -128,6 +140,7 @@ class LinuxNetwork:
     """See `net.host_network.HostNetwork`."""
 
     mark: int | None = MARK
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
 
     def __init__(self, *, run: commands.Run = commands.run, sysctls: Sysctls | None = None) -> None:
         self._run = run
@@ -156,16 +169,24 @@ class LinuxNetwork:
         return [name for name in names if name == CLIENT_TABLE or name.startswith(SERVER_TABLE)]
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:
+        if any(address.version == 6 for address in config.addresses):
+            self._allow_ipv6(device)
         await netlink(lambda ip: _set_device(ip, device, config))
 
+    def _allow_ipv6(self, device: str) -> None:
+        """On a device of ours, also where it is turned off for new devices in general."""
+        if not self.has_ipv6:
+            raise LocalError("this machine has no IPv6 (ipv6.disable=1?), which the VPN is to use")
+        Sysctls(self._sysctls.root).set(f"net/ipv6/conf/{device}/disable_ipv6", "0")
+
     async def set_routes(self, device: str, config: RouteConfig) -> None:
-        routes = tuple(dict.fromkeys(config.routes))
+        routes = tuple(dict.fromkeys((*config.routes, *config.blocked)))
         rules = rules_for(routes)
         before, self._routes = self._routes, tuple({*self._routes, *routes})
         rules_before, self._rules = self._rules, tuple({*self._rules, *rules})
 
         def change(ip: Any) -> None:
-            _add_routes(ip, _index(ip, device), routes, config.kill_switch)
+            _add_routes(ip, device, config)
             _change_rules(ip, rules_before, rules)
             for route in set(before) - set(routes):
                 _drop_route(ip, route)
@@ -183,6 +204,7 @@ class LinuxNetwork:
         if config.ipv4:
             self._sysctls.set("net/ipv4/ip_forward", "1")
         if config.ipv6:
+            self._sysctls.keep_router_advertisements()
             self._sysctls.set("net/ipv6/conf/all/forwarding", "1")
         rules = server_rules(Forwarding(device, config.isolate, config.masquerade))
         await self._run(("nft", "-f", "-"), rules)
@@ -195,9 +217,12 @@ class LinuxNetwork:
             with suppress(LocalError):
                 await netlink(_remove_all)
         self._rules, self._routes = (), ()
+        served = any(table.startswith(SERVER_TABLE) for table in self._tables)
         for table in list(self._tables):
             await self._remove_table(table)
         self._tables.clear()
+        if served and any(name != CLIENT_TABLE for name in await self._tables_left()):
+            self._sysctls.leave()  # another server of this machine forwards, too
         self._sysctls.restore()
 
     async def _accept_answers(self) -> None:
@@ -244,6 +269,8 @@ def _set_device(ip: Any, device: str, config: DeviceConfig) -> None:
     ip.link("set", index=index, state="up")
     for address in wanted - held:
         _change_address(ip, "add", index, address, config)
+    for route in config.routes:
+        _set_route(ip, route, oif=index)
 
 
 def _change_address(
@@ -261,15 +288,17 @@ def _change_address(
     )
 
 
-def _add_routes(ip: Any, index: int, routes: tuple[Network, ...], kill_switch: bool) -> None:
-    for route in routes:
-        _set_route(ip, route, oif=index, priority=1)
-        if kill_switch:
-            _set_route(ip, route, type=_RTN_UNREACHABLE, priority=_LAST_RESORT)
+def _add_routes(ip: Any, device: str, config: RouteConfig) -> None:
+    for route in config.blocked + (config.routes if config.kill_switch else ()):
+        _set_route(ip, route, table=TABLE, type=_RTN_UNREACHABLE, priority=_LAST_RESORT)
+    if config.routes:
+        index = _index(ip, device)
+        for route in config.routes:
+            _set_route(ip, route, table=TABLE, oif=index, priority=1)
 
 
 def _set_route(ip: Any, route: Network, **how: Any) -> None:
-    ip.route("replace", family=_FAMILY[route.version], dst=str(route), table=TABLE, **how)
+    ip.route("replace", family=_FAMILY[route.version], dst=str(route), **how)
 
 
 def _drop_route(ip: Any, route: Network) -> None:

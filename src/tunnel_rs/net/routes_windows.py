@@ -29,6 +29,7 @@ class WindowsNetwork:
     """See `net.host_network.HostNetwork`."""
 
     mark: int | None = None
+    has_ipv6 = True
 
     def __init__(self, *, run: commands.Run = commands.run) -> None:
         self._run = run
@@ -52,10 +53,12 @@ class WindowsNetwork:
             mtu = (f"mtu={config.mtu}", "store=active")
             family = _family(address.version)
             await self._run((*_NETSH, family, "set", "subinterface", device, *mtu), "")
+        for network in config.routes:
+            await self._addresses.make(*_route(device, network))
         self._set = (config, self._set[1])
 
     async def set_routes(self, device: str, config: RouteConfig) -> None:
-        if config.kill_switch:
+        if config.kill_switch or config.blocked:
             raise LocalError("kill_switch needs Linux; leave it out")
         if config.domains:
             raise LocalError("resolvers for some domains alone need Linux or macOS")

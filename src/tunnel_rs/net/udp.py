@@ -14,6 +14,7 @@ import sys
 from typing import Protocol, TypeVar
 
 from tunnel_rs.errors import LocalError
+from tunnel_rs.net.marks import set_mark
 from tunnel_rs.net.moderation import PAUSE, ReceiveModeration
 from tunnel_rs.values import SocketAddr
 
@@ -27,7 +28,6 @@ T = TypeVar("T")
 BUFFER_SIZE = 4 << 20
 """Socket buffer asked for; the kernel may grant less."""
 
-_SO_MARK = 36
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
 _ANCILLARY_SIZE = 128
@@ -119,7 +119,7 @@ class UdpSocket:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             _forbid_fragments(sock, family)
             if mark is not None:
-                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+                set_mark(sock, mark)
             sock.bind(sock_addr(address))
         except OSError as exc:
             sock.close()

@@ -228,6 +228,25 @@ def parse_answers(message: bytes) -> tuple[ResourceRecord, ...]:
     return tuple(records)
 
 
+def answers_to(question: bytes, message: bytes) -> tuple[int, tuple[ResourceRecord, ...]]:
+    """Response code and answer records of the whole answer to `question` (from `encode_query`).
+
+    Raises DnsFormatError, also when it answers another question or has been cut short.
+    """
+    ident, flags, questions, *_ = _read_header(message)
+    if ident != int.from_bytes(question[:2], "big") or not flags & FLAG_RESPONSE:
+        raise DnsFormatError("DNS message: not an answer to our question")
+    asked, end = read_name(question, HEADER_SIZE)
+    if flags & 0xF in (ResponseCode.NOERROR, ResponseCode.NXDOMAIN) or questions:
+        echoed, echoed_end = read_name(message, HEADER_SIZE)
+        if echoed != asked or message[echoed_end : echoed_end + 4] != question[end : end + 4]:
+            raise DnsFormatError("DNS message: the answer to another question")
+    if flags & FLAG_TRUNCATED:
+        raise DnsFormatError("DNS message: cut short")
+    kind = int.from_bytes(question[end : end + 2], "big")
+    return flags & 0xF, tuple(each for each in parse_answers(message) if each.type == kind)
+
+
 def parse_query(message: bytes) -> Query:
     """Read a query with exactly one question. Raises DnsFormatError.
 

@@ -7,7 +7,7 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 
 import hashlib
 import hmac
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from aioquic import tls
 from aioquic._buffer import Buffer
@@ -33,6 +33,7 @@ from tunnel_rs.proto import aioquic_contract
 from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_delay
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.credentials import Credentials
+from tunnel_rs.proto.datagrams import MAX_FRAME, largest_payload
 from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
@@ -55,6 +56,7 @@ LargestDatagram = Callable[[Address], int]
 """The largest UDP payload worth probing for towards an address."""
 
 _LARGEST_DATAGRAM = 65_527
+_PACKET_OVERHEAD = 1 + 2 + 16  # first byte, packet number, authentication tag; and the peer's id
 _MAX_TRAIN = 60_000
 _MAX_SEGMENTS = 60
 _MAX_CRYPTO = 65_536
@@ -106,6 +108,7 @@ def _configuration(
         idle_timeout=settings.idle_timeout,
         is_client=is_client,
         max_data=settings.receive_window if is_client else STRANGER_WINDOW,
+        max_datagram_frame_size=MAX_FRAME if settings.datagrams else None,
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
         supported_versions=[QuicProtocolVersion.VERSION_1],
@@ -287,6 +290,23 @@ class Engine(PathMoves):
         """How many unsent bytes keep the path busy: twice what the window lets fly."""
         return 2 * self._loss.congestion_window
 
+    def largest_datagram_payload(self, stream_id: int) -> int:
+        """Most bytes that may accompany the client's stream `stream_id` in one datagram now; 0
+        when the peer takes none."""
+        limit = self._remote_max_datagram_frame_size or 0
+        if not self._settings.datagrams or not limit:
+            return 0
+        return largest_payload(self._datagram_room, limit, stream_id // 4)
+
+    def send_datagrams(self, stream_id: int, payloads: Sequence[bytes]) -> int:
+        """Send payloads of at most `largest_datagram_payload` bytes beside a stream, each once and
+        in no order. Returns how many were dropped, because too much waits already."""
+        return self._outgoing.add(stream_id // 4, payloads, self._loss.congestion_window)
+
+    def take_datagrams(self) -> dict[int, list[bytes]]:
+        """What has come beside streams since the last call, by the stream's id."""
+        return {4 * flow: payloads for flow, payloads in self._arrived.take().items()}
+
     def open_window(self) -> None:
         """Grant the full connection window: the application knows the peer now."""
         self.grow_connection_window(self._settings.receive_window)
@@ -464,14 +484,20 @@ class Engine(PathMoves):
     def _use_datagram_size(self) -> None:
         self._max_datagram_size = self._mtu.size
         self._recovery.set_datagram_size(self._mtu.size)
+        self._outgoing.fit(self._datagram_room)
 
-    def _has_work(self, now: float) -> bool:
+    @property
+    def _datagram_room(self) -> int:
+        """Bytes for frames in a 1-RTT packet."""
+        return self._max_datagram_size - len(self._peer_cid.cid) - _PACKET_OVERHEAD
+
+    def _has_control_work(self, now: float) -> bool:
         frequency = self._ack_frequency
         if frequency is not None:
             frequency.window_is(self._loss.congestion_window // self._max_datagram_size)
             if frequency.is_due:
                 return True
-        return super()._has_work(now)
+        return super()._has_control_work(now)
 
     def _write_control_frames(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         super()._write_control_frames(builder, space)

@@ -1,4 +1,4 @@
-"""The engine with a hand-built path for established STREAM traffic.
+"""The engine with a hand-built path for established STREAM and DATAGRAM traffic.
 
 aioquic spends some 30 microseconds a packet on generality: builders, buffers, one object and one
 callback for each packet. In the middle of a transfer nearly all packets are alike: one STREAM frame
@@ -21,6 +21,7 @@ from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from tunnel_rs.proto import varint
+from tunnel_rs.proto.datagrams import DATAGRAM_HEAD
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Engine, Train
 from tunnel_rs.proto.packet_protection import (
     MAX_PACKETS_PER_KEY,
@@ -65,6 +66,7 @@ class FastEngine(Engine):
         self._received_count = 0
         self._ack_early_until = _EARLY_PACKETS
         self._ack_now = False
+        self._streams_turn = False
 
     # Sending
 
@@ -73,8 +75,8 @@ class FastEngine(Engine):
             return super()._packets(now)
         self._schedule_ack(now)
         trains: list[Train] = []
-        if self._work:
-            trains = self._stream_trains(now)
+        if self._work or self._outgoing:
+            trains = self._data_trains(now)
             # Freshly built packets restart the idle timer like any other (RFC 9000 section 10.1).
             if trains and not self._ack_eliciting_sent_since_receipt:
                 self._ack_eliciting_sent_since_receipt = True
@@ -106,16 +108,13 @@ class FastEngine(Engine):
 
     def _has_slow_work(self, now: float) -> bool:
         """Whether the slow path has something to do beside what waits for the window."""
-        work = self._work
-        if not work:
-            return self._has_work(now)
-        if any(not _is_plain(stream) for stream in work):
+        if any(not _is_plain(stream) for stream in self._work):
             return True
-        self._work = {}
-        try:
-            return self._has_work(now)
-        finally:
-            self._work = work
+        return self._has_control_work(now)
+
+    def _write_datagrams(self, builder: QuicPacketBuilder) -> None:
+        if not self._can_send_trains():
+            super()._write_datagrams(builder)
 
     def _write_streams(self, builder: QuicPacketBuilder) -> None:
         if not self._can_send_trains():
@@ -129,15 +128,82 @@ class FastEngine(Engine):
         finally:
             self._work.update(plain)
 
-    def _stream_trains(self, now: float) -> list[Train]:
-        """Trains of STREAM packets, as far as windows and pacing allow."""
-        sealer = self._sealer()
+    def _data_trains(self, now: float) -> list[Train]:
+        """Trains of DATAGRAM and STREAM packets, as far as windows and pacing allow."""
         size = self._max_datagram_size
         window = self._loss.congestion_window - self._loss.bytes_in_flight
         pacer = self._recovery.pacer
         budget = min(window // size, pacer.available(now))
         trains: list[Train] = []
         self._pacing_at = None
+        if budget > 0:
+            sealer = self._sealer()
+            if self._outgoing:
+                # Streams that wait have half of the packets: neither can starve the other.
+                self._streams_turn = not self._streams_turn
+                share = (budget + self._streams_turn) // 2 if self._work else budget
+                budget -= self._datagram_trains(sealer, share, now, trains)
+            if self._work:
+                budget = self._stream_trains(sealer, budget, now, trains)
+                if self._outgoing and budget > 0:  # what streams could not use
+                    budget -= self._datagram_trains(sealer, budget, now, trains)
+        if (self._work or self._outgoing) and window >= size and budget <= 0:
+            self._pacing_at = pacer.next_send_time(now)
+        return trains
+
+    def _datagram_trains(
+        self, sealer: TrainSealer, budget: int, now: float, trains: list[Train]
+    ) -> int:
+        """Append trains of what waits in datagrams; returns how many packets there are."""
+        outgoing, room = self._outgoing, self._datagram_room
+        sent = 0
+        packets: list[bytes] = []
+        total = 0
+        while sent < budget and (frames := outgoing.take(room)):
+            sent += 1
+            # A shorter packet ends a train, a longer one begins the next.
+            if packets and (
+                not len(packets[-1]) == len(packets[0]) >= len(frames)
+                or len(packets) == MAX_SEGMENTS
+                or total + self._max_datagram_size > MAX_TRAIN
+            ):
+                trains.append(self._datagram_train(sealer, packets, now))
+                packets, total = [], 0
+            packets.append(frames)
+            total += len(frames) + sealer.overhead
+        if packets:
+            trains.append(self._datagram_train(sealer, packets, now))
+        elif budget:
+            outgoing.fit(room)  # none fits: packets have room for less than when it was queued
+        return sent
+
+    def _datagram_train(self, sealer: TrainSealer, packets: list[bytes], now: float) -> Train:
+        lead = b""
+        if len(packets) == 1:
+            lead = self._ack_lead(now, self._datagram_room - len(packets[0]))
+            packets[0] = lead + packets[0]
+        number = self._packet_number
+        end = sealer.seal_each(_SCRATCH, number, packets)
+        step = len(packets[0])
+        record = SentTrain(
+            number,
+            number + len(packets),
+            None,
+            0,
+            step,
+            len(packets[-1]),
+            False,
+            step + sealer.overhead,
+            now,
+            self._space.largest_received_packet if lead else None,
+        )
+        self._sent(record, end)
+        return bytes(_SCRATCH[:end]), record.size, self.address
+
+    def _stream_trains(
+        self, sealer: TrainSealer, budget: int, now: float, trains: list[Train]
+    ) -> int:
+        """Append trains of STREAM packets; returns what is left of `budget`."""
         for stream in list(self._work):
             while budget > 0 and _is_plain(stream) and stream in self._work:
                 sent = self._stream_train(sealer, stream, budget, now)
@@ -145,13 +211,10 @@ class FastEngine(Engine):
                     break
                 record, end = sent
                 budget -= record.packets
-                pacer.spend(record.sent_bytes)
                 trains.append((bytes(_SCRATCH[:end]), record.size, self.address))
             if budget <= 0:
                 break
-        if self._work and window >= size and budget <= 0:
-            self._pacing_at = pacer.next_send_time(now)
-        return trains
+        return budget
 
     def _sealer(self) -> TrainSealer:
         pair = self._pair
@@ -198,13 +261,13 @@ class FastEngine(Engine):
             now,
             self._space.largest_received_packet if lead else None,
         )
+        self._took(record, stream)
         self._sent(record, end)
         return record, end
 
-    def _sent(self, record: SentTrain, end: int) -> None:
-        """Account for a sealed train."""
-        stream, sender = record.stream, record.stream.sender
-        self._packet_number = record.end
+    def _took(self, record: SentTrain, stream: QuicStream) -> None:
+        """Account for data that has gone from `stream` into a train."""
+        sender = stream.sender
         sender._pending.subtract(record.offset, record.stop)
         if record.stop > sender.highest_offset:
             self._remote_max_data_used += record.stop - sender.highest_offset
@@ -216,7 +279,12 @@ class FastEngine(Engine):
             self._work[stream] = None
         else:
             sender.buffer_is_empty = True
+
+    def _sent(self, record: SentTrain, end: int) -> None:
+        """Account for a sealed train."""
+        self._packet_number = record.end
         self._recovery.on_train_sent(record, self._space)
+        self._recovery.pacer.spend(record.sent_bytes)
         self._network_paths[0].bytes_sent += end
         self._count_sealed(record.packets)
 
@@ -308,22 +376,32 @@ class FastEngine(Engine):
                 self._ack_now = True
                 self._ack_early_until = self._received_count + _EARLY_PACKETS
             end = number + 1
+            if run is not None and run.take(frames):
+                eliciting += 1
+                continue
+            rest = self._take_datagrams(frames)
+            if not rest and frames:
+                eliciting += 1
+                continue
             if run is not None:
-                if run.take(frames):
-                    eliciting += 1
-                    continue
                 self._finish_run(run)
-            run = self._begin_run(frames) if len(frames) > _MAX_HEAD else None
+            run = self._begin_run(rest) if len(rest) > _MAX_HEAD else None
             if run is not None:
                 eliciting += 1
                 continue
-            eliciting += self._take_frames(frames, train, now)
+            eliciting += self._take_frames(rest, train, now) or len(rest) < len(frames)
             if self.is_closing:
                 return eliciting
         if run is not None:
             self._finish_run(run)
         self._note_received(space, first, end, now)
         return eliciting
+
+    def _take_datagrams(self, frames: bytes) -> bytes:
+        """Take in the DATAGRAM frames a packet begins with; returns what follows them."""
+        if frames[:1] != DATAGRAM_HEAD or not self._settings.datagrams:
+            return frames
+        return frames[self._arrived.add_frames(frames) :]
 
     def _note_received(self, space: QuicPacketSpace, start: int, end: int, now: float) -> None:
         """Remember packets `start` to `end - 1`, none of which had been received."""

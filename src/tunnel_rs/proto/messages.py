@@ -19,6 +19,8 @@ MAX_REASON = 512
 """Most bytes of UTF-8 in a `reason`."""
 
 _PREFIX = 4
+_DATAGRAMS = "quic_datagrams"
+"""A field of ours. Another program may mean something else by it: all but `true` is no."""
 _CUT = "..."
 
 
@@ -40,17 +42,21 @@ class AuthResponse:
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
     """Client to server, first on a stream: what to connect to. `source` is what the peer wrote,
-    not yet judged: see `values.SourceUrl.parse`."""
+    not yet judged: see `values.SourceUrl.parse`. `datagrams`: the client can take UDP payloads in
+    DATAGRAM frames beside the stream. Programs that do not know the field ignore it."""
 
     source: str
+    datagrams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SourceResponse:
-    """Server to client: whether payload may follow on this stream."""
+    """Server to client: whether payload may follow on this stream, and with `datagrams` beside it:
+    true only when the client has offered it."""
 
     accepted: bool
     reason: str | None = None
+    datagrams: bool = False
 
 
 Message = AuthRequest | AuthResponse | SourceRequest | SourceResponse
@@ -76,12 +82,16 @@ def _fields_of(message: Message) -> dict[str, object]:
     match message:
         case AuthRequest(auth_token):
             return {"auth_token": auth_token.reveal()}
-        case SourceRequest(source):
-            return {"source": source}
-        case AuthResponse(accepted, None) | SourceResponse(accepted, None):
-            return {"accepted": accepted}
-        case AuthResponse(accepted, reason) | SourceResponse(accepted, reason):
-            return {"accepted": accepted, "reason": cut_reason(reason or "")}
+        case SourceRequest(source, datagrams):
+            return {"source": source, **({_DATAGRAMS: True} if datagrams else {})}
+        case AuthResponse(accepted, reason):
+            return _answer(accepted, reason)
+        case SourceResponse(accepted, reason, datagrams):
+            return {**_answer(accepted, reason), **({_DATAGRAMS: True} if datagrams else {})}
+
+
+def _answer(accepted: bool, reason: str | None) -> dict[str, object]:
+    return {"accepted": accepted, **({} if reason is None else {"reason": cut_reason(reason)})}
 
 
 def encode(message: Message) -> bytes:
@@ -127,13 +137,15 @@ def decode_auth_response(body: bytes) -> AuthResponse:
 
 def decode_source_request(body: bytes) -> SourceRequest:
     """Read a message without its length prefix. Raises ProtocolError."""
-    return SourceRequest(_Fields("source request", body).required("source", str))
+    fields = _Fields("source request", body)
+    return SourceRequest(fields.required("source", str), fields.single(_DATAGRAMS) is True)
 
 
 def decode_source_response(body: bytes) -> SourceResponse:
     """Read a message without its length prefix. Raises ProtocolError."""
     fields = _Fields("source response", body)
-    return SourceResponse(fields.required("accepted", bool), fields.reason())
+    accepted, reason = fields.required("accepted", bool), fields.reason()
+    return SourceResponse(accepted, reason, fields.single(_DATAGRAMS) is True)
 
 
 class MessageDecoder:

@@ -30,7 +30,7 @@ def is_supported(context: CryptoContext) -> bool:
 
 
 class TrainSealer:
-    """Seals trains of packets that hold one STREAM frame each."""
+    """Seals trains of packets."""
 
     __slots__ = ("_encrypt", "_id_size", "_iv", "_mask", "_prefix", "overhead")
 
@@ -57,7 +57,8 @@ class TrainSealer:
         step: int,
         last_frame: bytes,
     ) -> int:
-        """Write packets `number`, `number + 1`, ... into the buffer and return where they end.
+        """Write packets `number`, `number + 1`, ... of one STREAM frame each into the buffer and
+        return where they end.
 
         Each holds `frame` (type and stream id), the stream offset as an 8-byte varint and `step`
         bytes of `data`; the last one `last_frame` and the rest, which may be empty.
@@ -88,6 +89,24 @@ class TrainSealer:
             number += 1
             offset += length
             position = stop
+        self._protect(into, starts)
+        return end
+
+    def seal_each(self, into: memoryview, number: int, packets: Sequence[bytes]) -> int:
+        """Write packets `number`, `number + 1`, ... of the frames in `packets` (at least 3 bytes
+        each, RFC 9001 section 5.4.2) into the buffer and return where they end."""
+        encrypt, iv, prefix = self._encrypt, self._iv, self._prefix
+        header_size = len(prefix) + PACKET_NUMBER_SIZE
+        starts = []
+        end = 0
+        for payload in packets:
+            header = prefix + (number & 0xFFFF).to_bytes(PACKET_NUMBER_SIZE, "big")
+            starts.append(end)
+            body = end + header_size
+            into[end:body] = header
+            end = body + len(payload) + TAG_SIZE
+            encrypt((iv ^ number).to_bytes(12, "big"), payload, header, into[body:end])
+            number += 1
         self._protect(into, starts)
         return end
 

@@ -1,4 +1,4 @@
-"""What is known of STREAM packets in flight, one record for each train instead of each packet."""
+"""What is known of packets in flight, one record for each train instead of each packet."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,13 @@ from aioquic.quic.stream import QuicStream
 class SentTrain:
     """Packets `number` to `end - 1`, each one STREAM frame of `step` bytes of `stream`, in order
     from `offset`; the last carries `last` bytes and, with `fin`, the end of the stream. `size` is
-    the full datagram's size, `sent_time` in seconds. `acknowledges` is the largest packet number
-    that an ACK frame in it tells of; only trains of one packet carry one."""
+    the full datagram's size, `sent_time` in seconds. With `stream` None the packets hold DATAGRAM
+    frames, `step` bytes of them each and `last` in the last one. `acknowledges` is the largest
+    packet number that an ACK frame in it tells of; only trains of one packet carry one."""
 
     number: int
     end: int
-    stream: QuicStream
+    stream: QuicStream | None
     offset: int
     step: int
     last: int

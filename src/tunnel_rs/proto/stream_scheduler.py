@@ -15,16 +15,16 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
     stream_is_client_initiated,
 )
-from aioquic.quic.events import QuicEvent, StreamReset
+from aioquic.quic.events import DatagramFrameReceived, QuicEvent, StreamReset
 from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import (
     QuicDeliveryState,
     QuicPacketBuilder,
-    QuicPacketBuilderStop,
 )
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from tunnel_rs.proto.datagrams import ArrivedDatagrams, OutgoingDatagrams
 from tunnel_rs.proto.flow_control import ConnectionWindow, StreamWindow
 from tunnel_rs.proto.sent_trains import SentTrain
 
@@ -64,6 +64,8 @@ class StreamScheduler(QuicConnection):
         self._flow_blocked: dict[QuicStream, None] = {}
         self._raised_windows: dict[int, None] = {}
         self._limits_changed = False
+        self._outgoing = OutgoingDatagrams()
+        self._arrived = ArrivedDatagrams()
         self.total_unsent = 0
         """Bytes written to all streams and not yet acknowledged."""
 
@@ -257,6 +259,8 @@ class StreamScheduler(QuicConnection):
         """What `_on_stream_delivery` does, for a train."""
         if acknowledged and train.acknowledges is not None:
             self._spaces[_ONE_RTT].ack_queue.subtract(0, train.acknowledges + 1)
+        if train.stream is None:
+            return  # datagrams are not sent again
         sender = train.stream.sender
         in_order = train.offset == sender._buffer_start and not len(sender._acked)
         if acknowledged and in_order and not train.fin and sender._reset_error_code is None:
@@ -290,15 +294,17 @@ class StreamScheduler(QuicConnection):
         """Whether a transmit pass could produce anything; cheap, errs towards True."""
         if not self._handshake_confirmed or self._close_pending:
             return True
+        return bool(self._work or self._outgoing) or self._has_control_work(now)
+
+    def _has_control_work(self, now: float) -> bool:
+        """Whether there is anything to send beside data of streams and datagrams."""
         space = self._spaces[_ONE_RTT]
         return bool(
-            self._work
-            or (space.ack_at is not None and space.ack_at <= now)
+            (space.ack_at is not None and space.ack_at <= now)
             or self._ping_pending
             or self._probe_pending
             or self._limits_changed
             or self._raised_windows
-            or self._datagrams_pending
             or self._retire_connection_ids
             or self._streams_blocked_pending
             or not self._crypto_streams[_ONE_RTT].sender.buffer_is_empty
@@ -327,6 +333,7 @@ class StreamScheduler(QuicConnection):
                 self._write_path_frames(builder, network_path, now)
                 self._write_control_frames(builder, space)
             self._write_probes(builder, space)
+            self._write_datagrams(builder)
             self._write_streams(builder)
             if builder.packet_is_empty:
                 return
@@ -422,16 +429,20 @@ class StreamScheduler(QuicConnection):
         crypto_stream = self._crypto_streams[_ONE_RTT]
         if not crypto_stream.sender.buffer_is_empty:
             self._write_crypto_frame(builder=builder, space=space, stream=crypto_stream)
-        while self._datagrams_pending:
-            try:
-                self._write_datagram_frame(
-                    builder=builder,
-                    data=self._datagrams_pending[0],
-                    frame_type=QuicFrameType.DATAGRAM_WITH_LENGTH,
-                )
-            except QuicPacketBuilderStop:
-                return
-            self._datagrams_pending.popleft()
+
+    def _write_datagrams(self, builder: QuicPacketBuilder) -> None:
+        frames = self._outgoing.take(builder.remaining_flight_space)
+        if frames:
+            buf = builder.start_frame(frames[0], capacity=len(frames))
+            buf.push_bytes(frames[1:])
+
+    def _handle_datagram_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        super()._handle_datagram_frame(context, frame_type, buf)
+        event = self._events.pop()
+        assert isinstance(event, DatagramFrameReceived)
+        self._arrived.add(event.data)
 
     def _write_streams(self, builder: QuicPacketBuilder) -> None:
         work = self._work

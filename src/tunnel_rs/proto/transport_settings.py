@@ -49,5 +49,8 @@ class TransportSettings:
     fast_path: bool = True
     """Seal and open established stream traffic as trains; off, aioquic does all of it."""
 
+    datagrams: bool = True
+    """Carry UDP payloads in DATAGRAM frames (RFC 9221) when the peer takes them."""
+
     offload: bool = True
     """Let the kernel segment and coalesce datagrams (GSO, GRO) where it can."""

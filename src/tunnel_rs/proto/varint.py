@@ -16,3 +16,14 @@ def encode(value: int) -> bytes:
     if value <= MAX:
         return (value | 0xC000_0000_0000_0000).to_bytes(8, "big")
     raise ValueError("too large")
+
+
+def decode(data: bytes, at: int) -> tuple[int, int]:
+    """The value that begins at `at`, and where it ends. Raises ValueError when it is cut off."""
+    if at >= len(data):
+        raise ValueError("cut off")
+    size = 1 << (data[at] >> 6)
+    end = at + size
+    if end > len(data):
+        raise ValueError("cut off")
+    return int.from_bytes(data[at:end], "big") & (1 << (8 * size - 2)) - 1, end

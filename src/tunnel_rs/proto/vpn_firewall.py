@@ -12,7 +12,8 @@ SERVER_TABLE = "tunnel_rs_vpn_of_"
 
 CLIENT_TABLE = "tunnel_rs_vpn_client"
 
-_DEVICE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_DEVICE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+"""Those of `device` in a configuration; none that means something to nft."""
 
 
 @dataclass(frozen=True, slots=True)

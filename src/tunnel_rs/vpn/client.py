@@ -28,13 +28,16 @@ from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.vpn_frames import Offloaded
 from tunnel_rs.proto.vpn_handshake import (
     GSO,
+    Lease4,
+    Lease6,
     VpnRequest,
     VpnResponse,
     decode_response,
     encode_request,
 )
 from tunnel_rs.proto.vpn_heartbeat import CLIENT_PATIENCE, PING_INTERVAL, Heartbeat
-from tunnel_rs.reports import Reporter, TunnelLost, TunnelUp, VpnUp, silent
+from tunnel_rs.proto.vpn_icmp import IPV6_MIN_MTU
+from tunnel_rs.reports import Notice, Reporter, TunnelLost, TunnelUp, VpnUp, silent
 from tunnel_rs.values import SocketAddr
 from tunnel_rs.vpn.channel import PacketChannel
 from tunnel_rs.vpn.settings import ClientSettings, Network
@@ -97,11 +100,20 @@ class VpnClient:
         reconnect or has tried often enough. Then everything is undone and closed."""
         self._ended.clear()
         try:
+            await self._prepare()
             await self._keep_up()
         finally:
             self._tun.close()
             await self._host.undo()
             self._ended.set()
+
+    async def _prepare(self) -> None:
+        """Nothing of an earlier client is left; what a kill switch is for is blocked from now."""
+        settings = self._settings
+        await self._host.clean(client=True)
+        if settings.kill_switch:
+            config = RouteConfig((), kill_switch=True, blocked=settings.routes)
+            await self._host.set_routes(self._tun.name, config)
 
     async def close(self) -> None:
         """End the tunnel in order, and wait until `run` has undone everything."""
@@ -193,11 +205,17 @@ class VpnClient:
     async def _configure(self, response: VpnResponse) -> None:
         """Give the device what the server assigned, and lead the routes into it."""
         settings = self._settings
-        leases = [lease for lease in (response.lease4, response.lease6) if lease is not None]
+        leases = self._usable(response)
         interfaces = tuple(_interface(lease.address, lease.network) for lease in leases)
         versions = {lease.address.version for lease in leases}
         networks: list[Network] = [lease.network for lease in leases]
-        routes = [route for route in settings.routes if route.version in versions]
+        routes = tuple(route for route in settings.routes if route.version in versions)
+        others = tuple(route for route in settings.routes if route.version not in versions)
+        if others:
+            blocked = "blocked by the kill switch" if settings.kill_switch else "not in the VPN"
+            family = f"IPv{others[0].version}"
+            text = f"there is no {family} address of the VPN: {', '.join(map(str, others))}"
+            self._report(Notice("warning", f"{text} is {blocked}"))
         resolvers = settings.resolvers
         if not resolvers and settings.accept_dns:
             resolvers = response.resolvers
@@ -206,13 +224,31 @@ class VpnClient:
         config = RouteConfig(
             (*networks, *routes),
             settings.kill_switch,
+            others if settings.kill_switch else (),
             resolvers,
             response.domains if resolvers == response.resolvers else (),
         )
         await self._host.set_routes(self._tun.name, config)
-        self.routes = tuple(routes)
+        self.routes = routes
         shown = tuple(map(str, routes))
         self._report(VpnUp(self._tun.name, tuple(map(str, interfaces)), shown))
+
+    def _usable(self, response: VpnResponse) -> list[Lease4 | Lease6]:
+        """The leases this machine can have. Raises LocalError when there is none."""
+        leases: list[Lease4 | Lease6] = []
+        if response.lease4 is not None:
+            leases.append(response.lease4)
+        if response.lease6 is not None:
+            if self._settings.mtu < IPV6_MIN_MTU:
+                problem = f"an mtu of {self._settings.mtu}, and IPv6 needs {IPV6_MIN_MTU}"
+            elif not self._host.has_ipv6:
+                problem = "no IPv6 on this machine"
+            else:
+                return [*leases, response.lease6]
+            if not leases:
+                raise LocalError(f"the server gives an IPv6 address only, and there is {problem}")
+            self._report(Notice("warning", f"IPv6 of the VPN is not used: there is {problem}"))
+        return leases
 
     async def _tunnel(self, link: Link) -> TunnelError:
         """Carry packets until the link is lost; why it was."""

@@ -1,6 +1,7 @@
 """The VPN server: lets clients in, gives them addresses, and keeps their packets flowing."""
 
 import asyncio
+from ipaddress import IPv4Address, IPv4Network
 
 from tunnel_rs.errors import LinkClosedError, LocalError, ProtocolError, StreamResetError
 from tunnel_rs.net.admission import Admission, RefusedError, acknowledged
@@ -17,6 +18,7 @@ from tunnel_rs.proto.vpn_handshake import (
     encode_response,
 )
 from tunnel_rs.proto.vpn_heartbeat import SERVER_PATIENCE, Heartbeat
+from tunnel_rs.proto.vpn_nat64 import Nat64Settings
 from tunnel_rs.proto.vpn_pool import owner_of
 from tunnel_rs.reports import (
     ClientGone,
@@ -25,6 +27,7 @@ from tunnel_rs.reports import (
     VpnClientJoined,
     silent,
 )
+from tunnel_rs.values import Secret
 from tunnel_rs.vpn.channel import PacketChannel
 from tunnel_rs.vpn.pools import AddressPools
 from tunnel_rs.vpn.session import Key, Session
@@ -72,6 +75,11 @@ class VpnServer:
         return tuple(self._sessions.values())
 
     @property
+    def tokens(self) -> tuple[Secret[str], ...]:
+        """Those that are accepted now."""
+        return self._settings.tokens()
+
+    @property
     def device(self) -> str:
         return self._tun.name
 
@@ -84,7 +92,11 @@ class VpnServer:
         """Set up the device and, when asked for, forwarding. Raises LocalError."""
         settings, device = self._settings, self._tun.name
         await self._host.clean(client=False)
-        await self._host.set_device(device, DeviceConfig(self._pools.interfaces, settings.mtu))
+        # Answers to the address of NAT64 have to come back to us.
+        outside = () if settings.nat64 is None else _outside(settings.network4, settings.nat64)
+        addresses = self._pools.interfaces
+        device_config = DeviceConfig(addresses, settings.mtu, routes=outside)
+        await self._host.set_device(device, device_config)
         if settings.forward or settings.masquerade:
             ipv6 = settings.network6 is not None
             config = ForwardingConfig(
@@ -140,7 +152,7 @@ class VpnServer:
         """What is wrong with a request's token; empty when nothing is."""
         if request.auth_token is None:
             return "Authentication token required"
-        if not token_accepted(request.auth_token, self._settings.tokens()):
+        if not token_accepted(request.auth_token, self.tokens):
             return "Invalid authentication token"
         return ""
 
@@ -219,6 +231,12 @@ class VpnServer:
         if not self._lost.done():
             reason = error.strerror or str(error)
             self._lost.set_result(LocalError(f"the device {self._tun.name} has gone: {reason}"))
+
+
+def _outside(network: IPv4Network | None, nat64: Nat64Settings) -> tuple[IPv4Network, ...]:
+    """The address of NAT64 unless it is in `network`."""
+    source = IPv4Address(nat64.source)
+    return () if network is not None and source in network else (IPv4Network(source),)
 
 
 class _Entrant:
