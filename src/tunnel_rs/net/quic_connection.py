@@ -79,7 +79,11 @@ class QuicConnection:
 
     @property
     def address(self) -> str:
-        return self._owner.address_text(self.engine.address)
+        return self.text_of(self.engine.address)
+
+    def text_of(self, address: Address) -> str:
+        """An address of the peer's, for people."""
+        return self._owner.address_text(address)
 
     @property
     def rtt(self) -> float:
