@@ -477,7 +477,7 @@ async def test_a_client_is_told_when_a_relay_is_back() -> None:
     async with relay_server() as relay:
         told = asyncio.Event()
         async with endpoint(over_relays(url_of(relay))) as client:
-            client.on_relay_up = told.set
+            client.on_change = told.set
             with pytest.raises(UnreachableError):
                 await client.connect(SERVER_ID, timeout=0.5)
             await asyncio.wait_for(told.wait(), 5)

@@ -50,5 +50,5 @@ async def _forward(config: ClientConfig, report: Reporter) -> ExitStatus:
         return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
 
     client = ForwardClient(config.forward, connect, report)
-    endpoint.on_relay_up = client.retry_now
+    endpoint.on_change = client.retry_now
     return await run_client(endpoint, client, report)

@@ -29,7 +29,7 @@ from tunnel_rs.proto.engine import (
 from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.quic_packets import destination_id
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.values import EndpointId
+from tunnel_rs.values import EndpointId, SocketAddr
 
 ALPN = "multi-forward/1"
 
@@ -168,9 +168,16 @@ class QuicEndpoint:
         self.send_trains(connection.engine.add_candidate(address))
 
     def probe(self, connection: QuicConnection, address: Address) -> bool:
-        """Ask a server whether it is at `address` too; the connection moves there once it answers.
-        False when it cannot be asked now: see `PathMoves.probe`."""
-        if not self.reaches(address) or not connection.engine.probe(address):
+        """Ask a server whether it is at `address` too. Once it answers, the connection has one more
+        path or, when the server knows no such thing, moves there. False when it cannot be asked
+        now: see `MultipathEngine.open_path` and `PathMoves.probe`."""
+        engine = connection.engine
+        if not self.reaches(address):
+            return False
+        if engine.is_multipath:
+            if engine.open_path(address, self._loop.time()) is None:
+                return False
+        elif not engine.probe(address):
             return False
         self.schedule_flush(connection)
         return True
@@ -318,6 +325,21 @@ class QuicEndpoint:
         again, or a peer is said to have left): see who is there."""
         now = self._loop.time()
         for connection in self._reached_by(concerns):
+            connection.engine.ask(now)
+            self.schedule_flush(connection)
+
+    def set_candidates(self, addresses: Iterable[SocketAddr]) -> None:
+        """Where peers may find our sockets from now on, the most valuable first; they are told."""
+        self._candidates = tuple(addresses)
+        for connection in self._ids:
+            connection.engine.set_candidates(self._candidates, self._loop.time())
+            self.schedule_flush(connection)
+
+    def network_changed(self) -> None:
+        """What passed may pass no more, and what did not may pass now: ask on all paths."""
+        now = self._loop.time()
+        for connection in self._ids:
+            connection.engine.network_changed(now)
             connection.engine.ask(now)
             self.schedule_flush(connection)
 
