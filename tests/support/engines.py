@@ -10,6 +10,7 @@ from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 from tunnel_rs.proto.engine import Engine, ResetTokens
 from tunnel_rs.proto.fast_engine import FastEngine
+from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import Secret
@@ -22,10 +23,10 @@ DEFAULTS = TransportSettings()
 ALPN = "multi-forward/1"
 
 PAIRS: dict[str, tuple[type[Engine], type[Engine]]] = {
-    "stock": (Engine, Engine),
+    "stock": (MultipathEngine, MultipathEngine),
     "fast": (FastEngine, FastEngine),
-    "fast client": (FastEngine, Engine),
-    "fast server": (Engine, FastEngine),
+    "fast client": (FastEngine, MultipathEngine),
+    "fast server": (MultipathEngine, FastEngine),
 }
 """Engines of client and server, by the name a test is shown with."""
 

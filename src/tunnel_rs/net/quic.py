@@ -27,6 +27,7 @@ from tunnel_rs.proto.engine import (
     Train,
 )
 from tunnel_rs.proto.fast_engine import FastEngine
+from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.quic_packets import destination_id
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId, SocketAddr
@@ -113,7 +114,7 @@ class QuicEndpoint:
         """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301)."""
         self.identity = identity
         self._settings = settings
-        self._engine = FastEngine if settings.fast_path else Engine
+        self._engine = FastEngine if settings.fast_path else MultipathEngine
         self._alpn = alpn
         self._loop = asyncio.get_running_loop()
         self._faces: list[Face] = []

@@ -362,7 +362,11 @@ class Engine(PathMoves):
     # Input
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
-        """Take in a train of datagrams that came from `address`."""
+        """Take in a train of datagrams to one connection id that came from `address`."""
+        self._take_in(train, segment_size, address, now)
+
+    def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """What `receive` does, for the path the train belongs to."""
         if self._candidates:
             if address not in self._candidates:
                 return
