@@ -27,7 +27,7 @@ TURN_TCP = f"{TURN_UDP}?transport=tcp"
 ECHO_PORT = 7777
 
 _OURS = (sys.executable, "-c", "from tunnel_rs.cli.ice import main; main()")
-_ECHO = """
+ECHO = """
 import socketserver
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
@@ -86,7 +86,7 @@ class NatLab:
 
     def build(self) -> None:
         for name in ("pub", "natA", "natB", "hostA", "hostB"):
-            self._ip(f"netns add {self._ns(name)}")
+            self._ip(f"netns add {self.namespace(name)}")
             self._in(name, "ip link set lo up")
         self._in("pub", "ip link add br0 type bridge")
         self._in("pub", "ip link set br0 up")
@@ -97,7 +97,11 @@ class NatLab:
             self._side(number, side)
 
     def _side(self, number: int, side: str) -> None:
-        nat, host, public = self._ns(f"nat{side}"), self._ns(f"host{side}"), self._ns("pub")
+        nat, host, public = (
+            self.namespace(f"nat{side}"),
+            self.namespace(f"host{side}"),
+            self.namespace("pub"),
+        )
         self._ip(f"link add wan netns {nat} type veth peer name to{side} netns {public}")
         self._in("pub", f"ip link set to{side} master br0 up")
         self._in(f"nat{side}", "ip link set wan up")
@@ -116,7 +120,7 @@ class NatLab:
         """Run a program in a namespace; it is ended with the lab."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            ["ip", "netns", "exec", self._ns(where), *argv],
+            ["ip", "netns", "exec", self.namespace(where), *argv],
             env=environment,
             cwd=self._directory,
             **{
@@ -163,7 +167,7 @@ class NatLab:
             ],
         )
         for where in ("hostB", "natB"):
-            self.start(where, [sys.executable, "-c", _ECHO])
+            self.start(where, [sys.executable, "-c", ECHO])
 
     def set_nat(self, side: str, kind: Nat) -> None:
         """Replace the rules of one router."""
@@ -295,7 +299,8 @@ class NatLab:
         module = "tests.netns.original_peer"
         return [sys.executable, "-m", module, role, host, offer, answer, STUN]
 
-    def _ns(self, name: str) -> str:
+    def namespace(self, name: str) -> str:
+        """Its name as the system knows it."""
         return f"{self._prefix}{name}"
 
     def _ip(self, words: str) -> None:
@@ -304,7 +309,7 @@ class NatLab:
     def run(self, name: str, command: str | Sequence[str], text: str | None = None) -> str:
         """What a command run in a namespace to its end says."""
         words = command.split() if isinstance(command, str) else command
-        argv = ["ip", "netns", "exec", self._ns(name), *words]
+        argv = ["ip", "netns", "exec", self.namespace(name), *words]
         stdin = text.encode() if text else None
         return subprocess.run(argv, check=True, capture_output=True, input=stdin).stdout.decode()
 
@@ -314,7 +319,9 @@ class NatLab:
     def tear_down(self) -> None:
         self.processes.close()
         for name in ("pub", "natA", "natB", "hostA", "hostB"):
-            subprocess.run(["ip", "netns", "del", self._ns(name)], capture_output=True, check=False)
+            subprocess.run(
+                ["ip", "netns", "del", self.namespace(name)], capture_output=True, check=False
+            )
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

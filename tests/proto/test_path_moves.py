@@ -77,8 +77,6 @@ def network(request: pytest.FixtureRequest) -> Iterator[TwoPaths]:
         TransportSettings(silence_timeout=10.0, multipath=False),
         make_engine=make_engine,
         make_server=make_server,
-        make_engine=make_engine,
-        make_server=make_server,
     )
     network.connect()
     yield network

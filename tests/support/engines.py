@@ -13,6 +13,7 @@ from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.proto.traversal import Traversal
 from tunnel_rs.values import Secret
 
 CLIENT, SERVER = "client", "server"
@@ -84,9 +85,11 @@ class Network:
         client_identity: Identity = CLIENT_IDENTITY,
         server_identity: Identity = SERVER_IDENTITY,
         candidates: tuple[Hashable, ...] = (SERVER,),
-        make_engine: type[Engine] = Engine,
+        make_engine: type[Engine] = MultipathEngine,
         make_server: type[Engine] | None = None,
         offload: bool = False,
+        client_traversal: Traversal | None = None,
+        server_traversal: Traversal | None = None,
     ) -> None:
         self.now = 100.0
         self.random = random.Random(seed)
@@ -102,6 +105,7 @@ class Network:
         self._queue: list[tuple[float, int, str, bytes, Hashable]] = []
         self._count = 0
         self._make_server = make_server or make_engine
+        self._server_traversal = server_traversal
         self._server_settings, self._server_identity = server_settings, server_identity
         self.client = Peer(
             make_engine.client(
@@ -112,6 +116,7 @@ class Network:
                 alpn=ALPN,
                 candidates=candidates,
                 now=self.now,
+                traversal=client_traversal,
             )
         )
         self.server: Peer | None = None
@@ -157,6 +162,7 @@ class Network:
                 TOKENS,
                 alpn=ALPN,
                 original_destination_connection_id=datagram[6 : 6 + length],
+                traversal=self._server_traversal,
             )
         )
 
@@ -174,6 +180,7 @@ class Network:
                     (last_to, last_origin) == (to, origin)
                     and len(data) % size == 0
                     and len(datagram) <= size
+                    and datagram[:9][1:] == data[:9][1:]  # one connection id, as the shell sorts
                 ):
                     trains[-1] = (to, data + datagram, size, origin)
                     continue

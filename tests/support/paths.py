@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioquic.quic.events import QuicEvent
-from tests.support.engines import CLIENT, PAIRS, SERVER, Network, Peer, Wire
 
+from tests.support.engines import CLIENT, PAIRS, SERVER, Network, Peer, Wire
 from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.path_state import PathState
 
@@ -107,7 +107,8 @@ def events_of(peer: Peer | None, kind: type[QuicEvent]) -> list[Any]:
 def connected(pair: str = "fast", **options: Any) -> PathNetwork:
     """Two engines past the handshake, with nothing on its way."""
     make_engine, make_server = PAIRS[pair]
-    network = PathNetwork(make_engine=make_engine, make_server=make_server, **options)
+    options = {"make_engine": make_engine, "make_server": make_server, **options}
+    network = PathNetwork(**options)
     network.connect()
     network.settle()
     return network

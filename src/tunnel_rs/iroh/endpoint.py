@@ -74,7 +74,13 @@ class Endpoint:
         have to speak `alpn`. Raises LocalError, and ConfigError for a CA file that cannot be
         used."""
         seed = settings.secret_key or Secret(os.urandom(32))
-        quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept, alpn=alpn)
+        quic = QuicEndpoint(
+            Identity(seed),
+            settings.transport,
+            accept=accept,
+            alpn=alpn,
+            punches=not settings.relay_only,
+        )
         endpoint = cls(settings, quic, report)
         try:
             await endpoint._start(seed, accept)

@@ -8,6 +8,7 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Self
 
 from aioquic import tls
 from aioquic._buffer import Buffer
@@ -39,6 +40,7 @@ from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
 from tunnel_rs.proto.recovery import Recovery
 from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.proto.traversal import Traversal
 from tunnel_rs.values import EndpointId
 
 aioquic_contract.check()
@@ -131,6 +133,7 @@ class Engine(PathMoves):
         largest_datagram: LargestDatagram,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
+        traversal: Traversal | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
@@ -138,6 +141,7 @@ class Engine(PathMoves):
             retry_source_connection_id=retry_source_connection_id,
         )
         self._settings = settings
+        self._traversal = traversal
         self._identity = identity
         self._reset_tokens = reset_tokens
         self._accept_peer = accept_peer
@@ -186,7 +190,8 @@ class Engine(PathMoves):
         candidates: Iterable[Address],
         now: float,
         largest_datagram: LargestDatagram = _smallest,
-    ) -> "Engine":
+        traversal: Traversal | None = None,
+    ) -> Self:
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
         identity.configure(configuration, peer=peer)
@@ -197,6 +202,7 @@ class Engine(PathMoves):
             reset_tokens,
             accept_peer=peer.__eq__,
             largest_datagram=largest_datagram,
+            traversal=traversal,
         )
         engine._candidates = dict.fromkeys(candidates)
         engine.connect(next(iter(engine._candidates)), now)
@@ -213,7 +219,8 @@ class Engine(PathMoves):
         original_destination_connection_id: bytes,
         retry_source_connection_id: bytes | None = None,
         largest_datagram: LargestDatagram = _smallest,
-    ) -> "Engine":
+        traversal: Traversal | None = None,
+    ) -> Self:
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
         identity.configure(configuration, peer=None)
@@ -226,6 +233,7 @@ class Engine(PathMoves):
             largest_datagram=largest_datagram,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
+            traversal=traversal,
         )
 
     # Facts

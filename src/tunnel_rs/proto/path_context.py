@@ -109,6 +109,11 @@ class Path:
         return address
 
     @property
+    def answered_at(self) -> float:
+        """When the peer last acknowledged something on it."""
+        return self.recovery.answered_at if self.recovery is not None else float("-inf")
+
+    @property
     def probes(self) -> int:
         """Probe timeouts in a row without an answer."""
         return self.recovery.probe_count if self.recovery is not None else 0

@@ -33,9 +33,7 @@ from tunnel_rs.proto.multipath_frames import (
     numbers,
 )
 from tunnel_rs.proto.path_context import Path
-from tunnel_rs.proto.path_life import MAX_PATHS
 from tunnel_rs.proto.path_output import MAX_OFF_PATH, OffPathAnswer
-from tunnel_rs.proto.path_state import PathsChanged
 from tunnel_rs.proto.path_timers import PathTimers
 
 FrameHandler = Callable[[QuicReceiveContext, int, Buffer], None]
@@ -72,7 +70,7 @@ class PathFrames(PathTimers):
         """What we say of paths; nothing when the setting is off."""
         if not self._settings.multipath:
             return MultipathParameters()
-        return MultipathParameters(max_path_id=MAX_PATHS - 1)
+        return MultipathParameters(max_path_id=self._local_max_path)
 
     def _serialize_transport_parameters(self) -> bytes:
         return super()._serialize_transport_parameters() + self._own_parameters().encode()
@@ -216,7 +214,7 @@ class PathFrames(PathTimers):
             path.challenge_at, path.challenge_count = now, 0
             timeout = max(self._loss.get_probe_timeout(), 2 * self._configuration.initial_rtt)
             path.revert_at = now + 3 * timeout
-        self._events.append(PathsChanged())
+        self._paths_changed()
 
     # Packets
 
@@ -316,7 +314,7 @@ class PathFrames(PathTimers):
         wanted = frame_type == FrameType.PATH_STATUS_AVAILABLE
         if path.peer_status != wanted:
             path.peer_status = wanted
-            self._events.append(PathsChanged())
+            self._paths_changed()
             self._choose(context.time)
 
     def _handle_path_new_connection_id_frame(

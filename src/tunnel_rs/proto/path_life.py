@@ -144,10 +144,15 @@ class PathLife(PathOutput):
         self._live.append(path)
         for each in self._live:
             self._start_timers(each, now)
-        self._events.append(PathsChanged())
+            if each.is_validated and each.rtt is None and each.challenge_at is None:
+                each.challenge_at = now  # to compare them
+        self._paths_changed()
 
     def _start_timers(self, path: Path, now: float) -> None:
         """See `PathTimers`."""
+
+    def _paths_changed(self) -> None:
+        self._events.append(PathsChanged())
 
     def _opened_by_peer(self, path: Path, now: float) -> None:
         used = path.network_paths[0]
@@ -183,7 +188,7 @@ class PathLife(PathOutput):
             recovery.learn_rtt(now, rtt)
         if is_new:
             self._events.append(PathValidated(path.id, used.addr, rtt))
-        self._events.append(PathsChanged())
+        self._paths_changed()
         if path.moves_when_valid:
             path.moves_when_valid = False
             self.select_path(path.id)
@@ -197,7 +202,7 @@ class PathLife(PathOutput):
         if path is not None and path.is_open and self._is_multipath:
             self._set_status(path, available)
             self._choose(self._now)
-            self._enter(self._data_path)
+            self._restore()
 
     def select_path(self, path_id: int) -> None:
         """Have data go on that path, at once or when it is valid: all others become backups."""
@@ -244,7 +249,7 @@ class PathLife(PathOutput):
             best.recovery.forgive()
         best.pings.append(0)  # is it as alive as we think?
         self._events.append(DataPathChanged(best.id, best.address))
-        self._events.append(PathsChanged())
+        self._paths_changed()
 
     def _restore(self) -> None:
         """Make the data path current again, unless a packet is being read on another."""
@@ -282,7 +287,7 @@ class PathLife(PathOutput):
         if was_open:
             self._on_path(path, partial(self._give_up, now))
             self._events.append(PathAbandoned(path.id, path.address, code, by_peer))
-            self._events.append(PathsChanged())
+            self._paths_changed()
         self._highest_used = max(self._highest_used, path.id) if was_open else self._highest_used
         self._local_max_path += 1
         self._say(FrameType.MAX_PATH_ID, encode_numbers(self._local_max_path))

@@ -94,6 +94,9 @@ class PathOutput(PathContext):
     def _say(self, kind: int, payload: bytes, matters: Callable[[], bool] = _always) -> None:
         """Send a frame about paths, reliably."""
         self._queue.append(ControlFrame(kind, payload, matters))
+        if len(self._queue) <= MAX_QUEUED:
+            return
+        self._queue = deque(frame for frame in self._queue if frame.matters())
         if len(self._queue) > MAX_QUEUED:
             self._queue.clear()
             self.close(
@@ -314,17 +317,21 @@ class PathOutput(PathContext):
         return [(datagram, len(datagram), address) for datagram, address in datagrams]
 
     def _last_words(self, path: Path, now: float) -> list[Train]:
-        """Control frames on an abandoned path, when nothing else is left."""
-        used = path.network_paths[0]
-        if not self._queue or self._peer_id(path) is None:
+        """Control frames and acknowledgements on an abandoned path, when nothing else is left."""
+        space = self._spaces[_ONE_RTT]
+        acks = space.ack_at is not None and space.ack_at <= now
+        if not (self._queue or acks) or self._peer_id(path) is None:
             return []
         builder = self._builder(DATAGRAM_SIZE)
         try:
             builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[_ONE_RTT])
+            if acks:
+                self._write_ack_frame(builder=builder, space=space, now=now)
+            self._write_drained_acks(builder)
             self._write_queue(builder)
         except QuicPacketBuilderStop:
             pass
-        return self._flushed(builder, used, now)
+        return self._flushed(builder, path.network_paths[0], now)
 
     # To addresses that are no path's
 
@@ -351,7 +358,12 @@ class PathOutput(PathContext):
             if path.drain_at is not None or self._peer_id(path) is None:
                 path = self._data_path
             frames = [(int(QuicFrameType.PATH_RESPONSE), answer.token)]
+            frames += self._beside_answer(answer)
             trains += self._off_path_train(
                 path, answer.address, frames, fill=min(DATAGRAM_SIZE, answer.room)
             )
         return trains
+
+    def _beside_answer(self, answer: OffPathAnswer) -> list[tuple[int, bytes]]:
+        """Probing frames to send in the same packet."""
+        return []

@@ -10,7 +10,6 @@ from tunnel_rs.proto.engine import Train
 from tunnel_rs.proto.multipath_frames import PathError
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_life import KEEP_ALIVE, PathLife
-from tunnel_rs.proto.path_state import PathsChanged
 
 VALIDATION_TIME = 15.0
 """Seconds after which an address that has not answered is given up."""
@@ -90,7 +89,9 @@ class PathTimers(PathLife):
         """When something is due on `path`, beside what the engine times for the data path."""
         if path.drain_at is not None:
             owed = path.space.ack_at if path.space is not None else None
-            return path.drain_at if owed is None else min(owed, path.drain_at)
+            # The data path is kept beyond its time while there is no other.
+            ends = path.drain_at if path is not self._data_path else None
+            return min((at for at in (owed, ends) if at is not None), default=None)
         times = [path.keep_alive_at, path.idle_at, path.revert_at]
         if path is self._data_path:
             if self._may_send(path):
@@ -171,7 +172,7 @@ class PathTimers(PathLife):
             del path.network_paths[0]
             path.challenge_at = None
             path.challenges.clear()
-            self._events.append(PathsChanged())
+            self._paths_changed()
 
     # Failover
 
@@ -184,7 +185,7 @@ class PathTimers(PathLife):
             return
         if data.probing_since is None:
             data.probing_since = now
-            self._events.append(PathsChanged())
+            self._paths_changed()
         self._ping_others(data)
         if self._failover_at is None:
             self._doubt(data, now)
@@ -197,23 +198,24 @@ class PathTimers(PathLife):
         self._failover_at = None
         if data.probing_since is not None:
             data.probing_since = None
-            self._events.append(PathsChanged())
+            self._paths_changed()
 
     def _ping_others(self, data: Path) -> None:
         since = data.probing_since
         assert since is not None
         for path in self._live:
-            if path is not data and path.is_validated and path.heard_at < since and not path.pings:
-                if path.probes == 0:  # else its own probes ask
+            if path is not data and path.is_validated and path.answered_at < since:
+                if not path.pings and path.probes == 0:  # else its own probes ask
                     path.pings.append(0)
 
     def _living(self, data: Path) -> list[Path]:
-        """Other paths on which something came since the data path has been silent."""
+        """Other paths on which something was acknowledged since the data path has been silent. That
+        something came in says little: the way out may be what is broken."""
         since = data.probing_since
         if since is None:
             return []
         others = [path for path in self._live if path is not data and path.is_validated]
-        return [path for path in others if path.heard_at > since]
+        return [path for path in others if path.answered_at > since]
 
     def _doubt(self, data: Path, now: float) -> None:
         """The data path seems dead. A peer that was merely busy answers on all paths at once, and

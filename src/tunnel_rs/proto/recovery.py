@@ -34,6 +34,8 @@ class Recovery(QuicPacketRecovery):
     True for acknowledged, False for lost."""
 
     trains: SentTrains
+    answered_at: float
+    """When something was last acknowledged."""
     on_train: Callable[[SentTrain, bool], None]
 
     @classmethod
@@ -49,6 +51,7 @@ class Recovery(QuicPacketRecovery):
         assert isinstance(recovery, Recovery)
         recovery._pacer = Pacer(max_datagram_size=max_datagram_size)  # type: ignore[assignment]
         recovery.trains = SentTrains()
+        recovery.answered_at = -math.inf
         recovery.on_train = on_train
         return recovery
 
@@ -159,6 +162,7 @@ class Recovery(QuicPacketRecovery):
                 handler(QuicDeliveryState.ACKED, *args)
         if not acked:
             return
+        self.answered_at = now
         space.largest_acked_packet = max(space.largest_acked_packet, largest)
         if newest == largest and is_eliciting:
             sent_time = max(packet.sent_time or 0.0 for packet in acked)
