@@ -104,6 +104,7 @@ class PathLab:
     stack: ExitStack
     options: tuple[str, ...] = field(default=())
     endpoint_id: str = ""
+    _last: dict[str, int] = field(default_factory=dict)
 
     def prepare(self) -> None:
         for name in ("hostA", "hostB", "natA", "natB", "pub"):
@@ -145,7 +146,7 @@ class PathLab:
             f'manual_key_path = "{self.directory / RELAY_NAME}.key"\n'
         )
         relay = self._program("pub", "relay", "-c", str(file))
-        assert relay.next("ready", 20), relay.text
+        assert relay.next("ready", 45), relay.text
         return relay
 
     def _program(self, where: str, *arguments: str) -> Events:
@@ -164,7 +165,7 @@ class PathLab:
             *("server", "-v", *identity, "--allowed-tcp", "127.0.0.0/8"),
             *(*self.options, *options),
         )
-        assert server.next("ready", 20), server.text
+        assert server.next("ready", 45), server.text
         return server
 
     def client(self, *options: str) -> Events:
@@ -178,10 +179,27 @@ class PathLab:
     def connect(self) -> socket.socket:
         """To the echo service, through A's client."""
         namespace = Namespace(self.lab.namespace(self.lab.machine("A")))
-        return namespace.call(lambda: socket.create_connection(("127.0.0.1", 7001), timeout=20))
+        return namespace.call(lambda: socket.create_connection(("127.0.0.1", 7001), timeout=45))
+
+    def move(self, side: str) -> None:
+        """Give the host of a side another address in its network, as a change of the access point
+        does."""
+        host, number = f"host{side}", "AB".index(side) + 1
+        self._last[side] = last = self._last.get(side, 2) + 1
+        for command in (
+            "addr flush dev eth0",
+            f"addr add 10.81.{number}.{last}/24 dev eth0",
+            f"route add default via 10.81.{number}.1",
+        ):
+            self.lab.run(host, f"ip {command}")
+
+    @staticmethod
+    def wait(seconds: float) -> None:
+        """Real time must pass, in processes that are not ours."""
+        time.sleep(seconds)
 
     @contextmanager
-    def session(self, *client: str, within: float = 15.0) -> Iterator["Session"]:
+    def session(self, *client: str, within: float = 45.0) -> Iterator["Session"]:
         """A server, a client that is up, and a connection through both."""
         server = self.server()
         running = self.client(*client)
@@ -230,12 +248,15 @@ class Session:
         return [each for each in self.client.seen if each[1]["event"] == "path_changed"]
 
     def direct(self, within: float) -> float | None:
-        """When data went directly, now or within some seconds; None when it did not."""
-        for at, event in self._changes or [self.up]:
+        """When data went directly for good, now or within some seconds; None when it does not."""
+        until = time.monotonic() + within
+        while True:
+            at, event = ([self.up, *self._changes])[-1]
             if "://" not in event["way"]:
                 return at
-        found = self.client.next("path_changed", within, way="^direct")
-        return None if found is None else found[0]
+            left = until - time.monotonic()
+            if left <= 0 or self.client.next("path_changed", left) is None:
+                return None
 
     def echo_within(self, seconds: float) -> float:
         """How long it takes to have some bytes back. Raises TimeoutError."""
