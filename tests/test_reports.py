@@ -35,6 +35,7 @@ EXAMPLES: list[Report] = [
     reports.VpnServerStarting(PEER, 1, "vpn0", ("10.0.0.1/24",), "tunnel-rs-vpn client"),
     reports.VpnClientJoined(PEER, "127.0.0.1:1", ("10.0.0.2",)),
     reports.VpnUp("vpn0", ("10.0.0.2/24",), ("0.0.0.0/0",)),
+    reports.Stopping("SIGTERM"),
     Notice("info", "hello"),
 ]
 

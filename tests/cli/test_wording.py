@@ -82,6 +82,18 @@ SAMPLES: list[tuple[Report, Level, str, str]] = [
         '"event":"client_authenticated"',
     ),
     (
+        reports.ClientAuthenticated(PEER, "192.0.2.1:5", "alice", "token"),
+        Level.INFO,
+        "client d75a980182 (alice) at 192.0.2.1:5: connected",
+        '"name":"alice","by":"token"',
+    ),
+    (
+        reports.Stopping("SIGTERM"),
+        Level.INFO,
+        "stopping; press Ctrl-C again to end at once",
+        '{"event":"stopping","signal":"SIGTERM"}',
+    ),
+    (
         reports.ClientRefused(PEER, "192.0.2.1:5", "wrong token"),
         Level.WARNING,
         "client d75a980182 at 192.0.2.1:5: refused: wrong token",

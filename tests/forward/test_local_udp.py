@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from tests.support.forwarding import client_bench, tunnel
+from tests.support.memory_link import Sizes
 from tests.support.sockets import UdpTarget, until
 
 from tunnel_rs.net.datagrams import MAX_BATCH
@@ -64,6 +65,18 @@ async def test_datagrams_that_wait_share_one_stream_write() -> None:
                 assert stream.writes == [MAX_BATCH * 10]
 
 
+async def test_datagrams_go_beside_the_stream_when_both_sides_can() -> None:
+    with closing(UdpTarget()) as target:
+        tunnels = (tunnel(target.url),)
+        async with client_bench(tunnels=tunnels, sizes=Sizes(max_datagram=1000)) as bench:
+            with udp_client(await bench.address()) as peer:
+                for sent in (b"first", b"second", bytes(1001)):
+                    peer.send(sent)
+                    assert await receive(peer) == sent
+            (stream,) = bench.links[0].streams.values()
+            assert stream.datagrams == [b"first", b"second"]
+
+
 async def test_both_families_of_localhost_answer_from_where_they_were_asked() -> None:
     with closing(UdpTarget()) as target:
         async with client_bench(tunnels=(tunnel(target.url, "localhost:0"),)) as bench:
@@ -75,7 +88,7 @@ async def test_both_families_of_localhost_answer_from_where_they_were_asked() ->
 
 async def test_an_idle_flow_is_closed_and_the_next_datagram_opens_another() -> None:
     with closing(UdpTarget()) as target:
-        async with client_bench(tunnels=(tunnel(target.url),), udp_idle_timeout=0.02) as bench:
+        async with client_bench(tunnels=(tunnel(target.url),), udp_idle_timeout=0.5) as bench:
             with udp_client(await bench.address()) as peer:
                 peer.send(b"one")
                 assert await receive(peer) == b"one"

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.support.memory_link import MemoryStream, link_pair
+from tests.support.memory_link import MemoryStream, Sizes, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import UdpTarget, until
 
@@ -23,11 +23,11 @@ class Bench:
         self.near: MemoryStream
         self.far: Recorder
 
-    async def open(self) -> None:
-        self.link, other = link_pair()
+    async def open(self, beside: int = 0) -> None:
+        self.link, other = link_pair(Sizes(max_datagram=beside))
         self.near = await self.link.open_stream()
         self.near.write(b"")  # shows the stream to the other end
-        self.flow.attach(self.near, self.near.set_receiver)
+        self.flow.attach(self.near, self.near.set_receiver, beside=beside > 0)
         self.far = Recorder(await other.accept_stream())
 
     @property
@@ -35,9 +35,10 @@ class Bench:
         return DatagramDecoder().feed(bytes(self.far.data))
 
 
-async def opened(*, idle_timeout: float = 60) -> Bench:
+async def opened(*, idle_timeout: float = 60, beside: int = 0) -> Bench:
+    """`beside`: the longest datagram that goes beside the stream; with 0 all go on it."""
     bench = Bench(idle_timeout=idle_timeout)
-    await bench.open()
+    await bench.open(beside)
     return bench
 
 
@@ -76,6 +77,66 @@ async def test_while_the_stream_is_paused_datagrams_are_dropped_not_queued() -> 
     sent = bench.flow.sent
     bench.flow.send([b"flows again"])
     assert bench.flow.sent == sent + 11
+    bench.flow.close()
+
+
+async def test_datagrams_go_beside_the_stream_where_that_is_agreed() -> None:
+    bench = await opened(beside=1000)
+    bench.near.writes.clear()
+    bench.flow.send([b"one", b"", bytes(1000)])
+    assert bench.near.datagrams == [b"one", b"", bytes(1000)]
+    assert bench.near.writes == []
+    await until(lambda: bench.far.datagrams == [b"one", b"", bytes(1000)])
+    bench.far.stream.send_datagrams([b"answer", b""])
+    await until(lambda: bench.delivered == [b"answer", b""])
+    bench.flow.close()
+    assert bench.ends == [SpliceEnd(1003, 6, "")]
+
+
+async def test_what_is_too_long_to_go_beside_the_stream_goes_on_it() -> None:
+    bench = await opened(beside=1000)
+    bench.flow.send([b"one", bytes(1001), b"three", bytes(65_000)])
+    await until(lambda: bench.frames == [bytes(1001), bytes(65_000)])
+    assert bench.far.datagrams == [b"one", b"three"]
+    bench.far.stream.write(encode_datagram(bytes(2000)))
+    bench.far.stream.send_datagrams([b"short"])
+    await until(lambda: sorted(bench.delivered) == [bytes(2000), b"short"])
+    bench.flow.close()
+
+
+async def test_a_paused_stream_holds_up_nothing_that_goes_beside_it() -> None:
+    bench = await opened(beside=1000)
+    bench.far.consume = False
+    while not bench.flow._paused:
+        bench.flow.send([bytes(60_000)])
+        await asyncio.sleep(0)
+    dropped = bench.flow.dropped
+    bench.flow.send([bytes(60_000), b"passes"])
+    assert bench.flow.dropped == dropped + 1
+    assert bench.near.datagrams == [b"passes"]
+    bench.flow.close()
+
+
+async def test_what_the_path_cannot_take_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = await opened(beside=1000)
+    monkeypatch.setattr(bench.near, "send_datagrams", lambda payloads: 2)
+    bench.flow.send([b"one", b"two", b"three"])
+    assert bench.flow.dropped == 2
+    bench.flow.close()
+
+
+async def test_what_comes_beside_the_stream_after_the_end_is_dropped() -> None:
+    bench = await opened(beside=1000)
+    bench.flow.close()
+    bench.flow.datagrams_received([b"late"])
+    assert bench.delivered == []
+
+
+async def test_what_waited_for_the_stream_goes_beside_it() -> None:
+    bench = Bench()
+    bench.flow.send([b"early"])
+    await bench.open(beside=1000)
+    await until(lambda: bench.far.datagrams == [b"early"])
     bench.flow.close()
 
 

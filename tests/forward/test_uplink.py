@@ -24,6 +24,7 @@ from tunnel_rs.errors import (
     WrongPeerError,
 )
 from tunnel_rs.forward import uplink as uplink_module
+from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.forward.settings import ClientSettings
 from tunnel_rs.forward.uplink import Uplink
 from tunnel_rs.proto.messages import AuthResponse, SourceResponse, encode
@@ -36,9 +37,9 @@ SOURCE = SourceUrl.parse("tcp://127.0.0.1:9")
 class Bench:
     """An uplink that dials `server`; `failures` come first, one for each attempt."""
 
-    def __init__(self, server: ServerBench, **changes: Any) -> None:
+    def __init__(self, server: ServerBench, sizes: Sizes | None = None, **changes: Any) -> None:
         settings = ClientSettings(**{"auth_token": TOKEN, **changes})
-        self.server = server
+        self.server, self.sizes = server, sizes
         self.failures: list[Exception] = []
         self.links: list[MemoryLink] = []
         self.attempts = 0
@@ -49,7 +50,7 @@ class Bench:
         self.attempts += 1
         if self.failures:
             raise self.failures.pop(0)
-        self.links.append(self.server.connect().link)
+        self.links.append(self.server.connect(sizes=self.sizes).link)
         return self.links[-1]
 
     @property
@@ -268,6 +269,47 @@ async def test_a_request_gives_an_accepted_stream(bench: Bench) -> None:
         async with bench.running():
             await bench.uplink.request(SourceUrl.parse(target.url))
             await target.accept()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "carried", "agreed"),
+    [("udp", 1000, True), ("udp", 0, False), ("tcp", 1000, False)],
+)
+async def test_datagrams_are_agreed_on_for_udp_where_the_link_carries_them(
+    protocol: str, carried: int, agreed: bool
+) -> None:
+    async with server_bench() as server:
+        bench = Bench(server, Sizes(max_datagram=carried))
+        with closing(TcpTarget()) as target:
+            async with bench.running():
+                url = SourceUrl.parse(target.url.replace("tcp", protocol))
+                dialogue = await bench.uplink.request(url)
+                assert dialogue.datagrams is agreed
+                dialogue.abandon()
+
+
+async def test_an_answer_that_agrees_to_what_was_not_offered_changes_nothing() -> None:
+    client, server = link_pair()
+
+    async def connect() -> MemoryLink:
+        return client
+
+    async def play() -> None:
+        async def answer(response: AuthResponse | SourceResponse) -> None:
+            dialogue = Dialogue(await server.accept_stream())
+            await dialogue.receive()
+            dialogue.send(response)
+
+        await answer(AuthResponse(True))
+        await answer(SourceResponse(True, datagrams=True))
+
+    uplink = Uplink(ClientSettings(auth_token=TOKEN), connect, lambda _: None)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(play())
+        running = tasks.create_task(uplink.run())
+        dialogue = await uplink.request(SourceUrl.parse("udp://127.0.0.1:9"))
+        assert not dialogue.datagrams
+        running.cancel()
 
 
 async def test_a_declined_request_carries_the_server_s_reason(bench: Bench) -> None:

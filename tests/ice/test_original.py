@@ -20,7 +20,7 @@ from tests.support.ice_scene import (
     service,
 )
 from tests.support.nostr_relay import TestRelay, relay
-from tests.support.original import Bytes, Original
+from tests.support.original import Bytes, Original, echoes_tcp, serve_as_the_original
 from tests.support.sockets import UdpTarget, connect, echo_server, read_exactly, send, until
 
 from tunnel_rs.ice.manual import ManualClient, serve_manual
@@ -42,16 +42,6 @@ from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, Signal,
 from tunnel_rs.values import SourceUrl
 
 NOW = 1_700_000_000
-
-
-async def echoes_tcp(connection: QuicConnection) -> None:
-    """The original's client on our server: marker byte, then the bytes."""
-    stream = await connection.open_stream()
-    received = Bytes(stream)
-    stream.write(b"\0hello")
-    await until(lambda: received.data == b"hello")
-    stream.write_eof()
-    await until(lambda: received.ended)
 
 
 @asynccontextmanager
@@ -99,15 +89,6 @@ async def test_a_target_that_refuses_just_ends_its_stream() -> None:
             stream.write(b"\0hello")
             await until(lambda: received.ended)
             assert not received.data
-
-
-async def serve_as_the_original(connection: QuicConnection, *, udp: bool) -> None:
-    """Echo; a TCP stream loses its first byte."""
-    while True:
-        stream = await connection.accept_stream()
-        received = Bytes(stream)
-        await until(lambda received=received: len(received.data) > 1)
-        stream.write(bytes(received.data if udp else received.data[1:]))
 
 
 @asynccontextmanager

@@ -13,12 +13,11 @@ from tests.support.endpoints import DEFAULTS, Pair, connected, open_end, until
 from tests.support.tape import Tape
 from tests.support.virtual_time import turns, virtual_time
 
-from tunnel_rs.errors import LinkClosedError, TunnelError, UnreachableError, WrongPeerError
+from tunnel_rs.errors import LinkClosedError, UnreachableError, WrongPeerError
 from tunnel_rs.net import quic_connection
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.reports import Report
 
 BOTH_ENGINES = pytest.mark.parametrize("fast", [True, False], ids=["fast path", "aioquic"])
 BOTH_FAMILIES = pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"], ids=["IPv4", "IPv6"])
@@ -102,6 +101,22 @@ async def test_a_handshake_nobody_answers_ends_as_unreachable() -> None:
     assert client.quic.connection_count == 0
     client.quic.close(0, "")
     server.quic.close(0, "")
+
+
+@BOTH_ENGINES
+@virtual_time
+async def test_a_ping_takes_as_long_as_the_way_there_and_back(fast: bool) -> None:
+    settings = TransportSettings(fast_path=fast)
+    async with connected(settings, dialling=settings) as pair:
+        times = await asyncio.gather(pair.here.ping(), pair.here.ping(), pair.there.ping())
+        assert all(0 <= time < 1 for time in times)
+        (path,) = pair.here.paths
+        assert (path.address, path.kind, path.active) == (pair.here.address, "direct", True)
+        ping = asyncio.create_task(pair.here.ping())
+        await asyncio.sleep(0)
+        pair.here.close(0, "done")
+        with pytest.raises(LinkClosedError):
+            await ping
 
 
 # Payload
@@ -783,8 +798,3 @@ async def test_using_a_link_after_the_endpoint_was_closed_does_nothing() -> None
         await asyncio.sleep(0)
         assert pair.here._timer is None
         assert not pair.client.quic._touched
-
-
-def test_errors_of_links_are_reported_as_one_line() -> None:
-    assert issubclass(LinkClosedError, TunnelError)
-    assert not issubclass(LinkClosedError, Report)

@@ -1,14 +1,28 @@
 """The VPN between network namespaces, with real TUN devices and the real programs."""
 
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.vpn_lab import FAR, FAR_SIDE, SERVER_ADDRESS, Lab, eventually, needs_lab, vpn_lab
+from tests.support.vpn_lab import (
+    FAR,
+    FAR_SIDE,
+    SERVER_ADDRESS,
+    Lab,
+    eventually,
+    needs_lab,
+    new_token,
+    vpn_lab,
+)
 
-pytestmark = [pytest.mark.netns, needs_lab]
+pytestmark = [pytest.mark.netns, needs_lab, pytest.mark.timeout(240)]
+
+OUTAGE = float(os.environ.get("VPN_OUTAGE", "0"))
+"""Seconds, as long as it takes to notice at least; `make vpnlab` has a minute."""
 
 V4, V6 = ("--network", "10.7.0.0/24"), ("--network6", "fd07::/64")
 
@@ -194,12 +208,12 @@ def test_a_second_client_is_told_of_the_first(lab: Lab) -> None:
 
 def test_a_wrong_token_is_refused_for_good(lab: Lab) -> None:
     lab.start_server(*V4)
-    token = lab.tool("generate-token")
+    token = new_token()
     lab.tokens.write_text(token)  # the server does not read it again by itself
     client = lab.start_client(lab.client(), up=False)
     assert client.process.wait(15) == 3
     assert "Invalid authentication token" in client.text
-    assert token.strip() not in client.text
+    assert token not in client.text
 
 
 def test_iperf3_both_ways_and_udp(lab: Lab) -> None:
@@ -247,7 +261,9 @@ def test_resolvers_are_pushed_used_and_put_back(lab: Lab, tmp_path: Path, domain
 def test_one_command_inside_the_vpn(lab: Lab) -> None:
     lab.start_server(*V4, "--masquerade")
     namespace = lab.client()
-    script = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR} && ip -br addr && exit 7"
+    pings = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR}"
+    no_capability = "grep 'CapEff:.0000000000000000' /proc/self/status"
+    script = f"{pings} && {no_capability} && ip -br addr && exit 7"
     command = lab.start_exec(namespace, "sh", "-c", script)
     assert command.process.wait(20) == 7, command.text
     assert "tunnel0" in command.text
@@ -280,8 +296,11 @@ def test_the_network_is_lost_for_a_while(lab: Lab) -> None:
     lab.start_server(*V4, "--masquerade")
     namespace = lab.client()
     client = lab.start_client(namespace, "--route", "0.0.0.0/0")
+    began = time.monotonic()
     with lab.cut_off(namespace):
         client.wait("tunnel_lost")
         assert not lab.pings(namespace, FAR, seconds=1), "nothing leaves by another way"
+        while time.monotonic() - began < OUTAGE:
+            assert not lab.pings(namespace, FAR, seconds=1)
     client.wait("vpn_up", 2)
     assert lab.seen_from(namespace) == FAR_SIDE

@@ -44,6 +44,14 @@ VECTORS: list[tuple[Message, bytes]] = [
         SourceRequest("tcp://127.0.0.1:22"),
         b'\x00\x00\x00\x2b{"version":3,"source":"tcp://127.0.0.1:22"}',
     ),
+    (
+        SourceRequest("udp://h:1", datagrams=True),
+        b'\x00\x00\x00\x38{"version":3,"source":"udp://h:1","quic_datagrams":true}',
+    ),
+    (
+        SourceResponse(True, datagrams=True),
+        b'\x00\x00\x00\x33{"version":3,"accepted":true,"quic_datagrams":true}',
+    ),
     (SourceResponse(True), b'\x00\x00\x00\x1d{"version":3,"accepted":true}'),
     (
         SourceResponse(False, "Gr\u00fc\u00dfe"),
@@ -84,6 +92,15 @@ def test_the_length_prefix_counts_the_bytes_of_the_body() -> None:
 def test_unknown_fields_are_ignored_whatever_they_hold() -> None:
     data = b'{"new":{"a":[1,{"a":2,"a":3}]},"version":3,"source":"tcp://h:1","x":null,"x":1e9}'
     assert decode_source_request(data) == SourceRequest("tcp://h:1")
+
+
+@pytest.mark.parametrize("value", [False, None, 1, "true", [True], {}])
+def test_only_true_offers_datagrams(value: object) -> None:
+    assert decode_source_request(body(source="udp://h:1", quic_datagrams=value)) == SourceRequest(
+        "udp://h:1"
+    )
+    answer = decode_source_response(body(accepted=True, quic_datagrams=value))
+    assert answer == SourceResponse(True)
 
 
 def test_a_reason_of_null_is_read_as_none() -> None:
@@ -250,8 +267,8 @@ printable = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=60)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(AuthRequest, st.builds(Secret, st.text(max_size=60))),
     st.builds(AuthResponse, st.booleans(), st.none() | printable),
-    st.builds(SourceRequest, st.text(max_size=60)),
-    st.builds(SourceResponse, st.booleans(), st.none() | printable),
+    st.builds(SourceRequest, st.text(max_size=60), st.booleans()),
+    st.builds(SourceResponse, st.booleans(), st.none() | printable, st.booleans()),
 )
 
 

@@ -14,6 +14,7 @@ from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.forward.server import ForwardServer
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
 from tunnel_rs.net.resolver import Resolve
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.messages import (
@@ -37,7 +38,7 @@ def server_settings(**changes: Any) -> ServerSettings:
     fields: dict[str, Any] = {
         "allowed_tcp": LOOPBACK,
         "allowed_udp": LOOPBACK,
-        "tokens": lambda: (TOKEN,),
+        "access": of_tokens(TOKEN),
     }
     return ServerSettings(**{**fields, **changes})
 
@@ -69,15 +70,15 @@ class Peer:
         dialogue.stream.write_eof()
         return decode_auth_response(await dialogue.receive())
 
-    async def ask(self, source: str) -> tuple[SourceResponse, Dialogue]:
+    async def ask(self, source: str, *, datagrams: bool = False) -> tuple[SourceResponse, Dialogue]:
         dialogue = Dialogue(await self.link.open_stream())
-        dialogue.send(SourceRequest(source))
+        dialogue.send(SourceRequest(source, datagrams))
         return decode_source_response(await dialogue.receive()), dialogue
 
-    async def open(self, source: str) -> Recorder:
-        """An accepted source stream."""
-        response, dialogue = await self.ask(source)
-        assert response == SourceResponse(True)
+    async def open(self, source: str, *, datagrams: bool = False) -> Recorder:
+        """An accepted source stream; with `datagrams` they are agreed on."""
+        response, dialogue = await self.ask(source, datagrams=datagrams)
+        assert response == SourceResponse(True, datagrams=datagrams)
         stream = dialogue.stream
         assert isinstance(stream, MemoryStream)
         recorder = Recorder(stream, attach=False)
@@ -119,11 +120,11 @@ async def server_bench(
     *,
     penalties: FailurePenalties | None = None,
     resolve: Resolve | None = None,
-    tokens: Callable[[], tuple[Secret[str], ...]] = lambda: (TOKEN,),
+    wall: Callable[[], float] = lambda: 0.0,
     **changes: Any,
 ) -> AsyncIterator[ServerBench]:
-    settings = server_settings(tokens=tokens, **changes)
-    bench = ServerBench(settings, penalties=penalties, resolve=resolve)
+    settings = server_settings(**changes)
+    bench = ServerBench(settings, penalties=penalties, resolve=resolve, wall=wall)
     try:
         yield bench
     finally:
@@ -139,9 +140,11 @@ class ClientBench:
         *,
         stdio: tuple[int, int] = (-1, -1),
         stdio_source: SourceUrl | None = None,
+        sizes: Sizes | None = None,
         **changes: Any,
     ) -> None:
         self.server = server
+        self.sizes = sizes
         self.reports: list[Report] = []
         self.links: list[MemoryLink] = []
         self.reachable = asyncio.Event()
@@ -155,7 +158,7 @@ class ClientBench:
 
     async def _connect(self) -> MemoryLink:
         await self.reachable.wait()
-        self.links.append(self.server.connect().link)
+        self.links.append(self.server.connect(sizes=self.sizes).link)
         return self.links[-1]
 
     async def address(self, index: int = 0) -> tuple[str, int]:

@@ -22,6 +22,8 @@ class Behaviour:
     """Reason to refuse every event with."""
     closes_first: int = 0
     """How many subscriptions it closes before it lets one live."""
+    delay: float = 0.0
+    """Seconds that it keeps each event."""
     wants_auth: bool = False
     says_auth_failed: bool = False
     tamper: Callable[[dict[str, Any]], list[dict[str, Any]]] = field(default=lambda event: [event])
@@ -101,6 +103,8 @@ class TestRelay:
         if reason:
             return
         self.events.append(fields)
+        if self.behaviour.delay:
+            await asyncio.sleep(self.behaviour.delay)
         for told in self.behaviour.tamper(fields):
             await self.deliver(told)
 

@@ -10,6 +10,7 @@ import aioice
 from aioice.candidate import Candidate, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
 
+from tests.support.sockets import until
 from tunnel_rs.net.link import StreamReceiver
 from tunnel_rs.net.quic import QuicEndpoint
 from tunnel_rs.net.quic_connection import QuicConnection
@@ -185,3 +186,22 @@ class Bytes(StreamReceiver):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended = True
+
+
+async def echoes_tcp(connection: QuicConnection) -> None:
+    """The original's client on our server: marker byte, then the bytes."""
+    stream = await connection.open_stream()
+    received = Bytes(stream)
+    stream.write(b"\0hello")
+    await until(lambda: received.data == b"hello")
+    stream.write_eof()
+    await until(lambda: received.ended)
+
+
+async def serve_as_the_original(connection: QuicConnection, *, udp: bool) -> None:
+    """Echo; a TCP stream loses its first byte."""
+    while True:
+        stream = await connection.accept_stream()
+        received = Bytes(stream)
+        await until(lambda received=received: len(received.data) > 1)
+        stream.write(bytes(received.data if udp else received.data[1:]))

@@ -10,6 +10,7 @@ class Recorder(StreamReceiver):
         self.stream = stream
         self.consume = consume
         self.data = bytearray()
+        self.datagrams: list[bytes] = []
         self.events: list[str] = []
         self.lost: list[Exception | None] = []
         if attach:
@@ -34,6 +35,9 @@ class Recorder(StreamReceiver):
 
     def resume_writing(self) -> None:
         self.events.append("resume")
+
+    def datagrams_received(self, payloads: list[bytes]) -> None:
+        self.datagrams += payloads
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost.append(error)

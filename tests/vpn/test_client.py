@@ -248,6 +248,15 @@ async def test_attempts_are_spaced_wider_and_wider_until_the_limit(quick: list[f
     assert bench.tun.closed and bench.host.undone == 1
 
 
+async def test_news_of_the_network_end_the_waiting() -> None:
+    async with running(Bench(UnreachableError("no answer"), WELCOME)) as bench:
+        bench.client.retry_now()  # nothing waits yet
+        await until(lambda: len(bench.lost()) == 1)
+        bench.client.retry_now()
+        async with asyncio.timeout(0.9):
+            await bench.data_stream()
+
+
 async def test_a_tunnel_that_was_up_does_not_count_as_a_failure(quick: list[float]) -> None:
     bench = Bench(WELCOME, UnreachableError("x"), WELCOME, max_attempts=2)
     async with running(bench):

@@ -190,6 +190,28 @@ async def test_nat64_obeys_the_policy_for_the_ipv4_address() -> None:
     assert session.traffic.dropped == {"not allowed": 1}
 
 
+async def test_nat64_is_no_way_round_the_isolation_of_clients() -> None:
+    for isolated in (True, False):
+        bench = Bench(nat64=NAT64, client_isolation=isolated)
+        session, _ = bench.add(2)
+        bench.add(3)
+        bench.send(session, echo("fd07::2", "64:ff9b::10.7.0.3", 1))
+        bench.send(session, echo("fd07::2", "64:ff9b::224.0.0.1", 1))
+        assert len(bench.tun.packets) == (0 if isolated else 1)
+        assert session.traffic.dropped["multicast"] == 1
+
+
+async def test_flows_of_a_client_end_with_it_unless_it_was_replaced() -> None:
+    bench = Bench(nat64=NAT64)
+    session, _ = bench.add(2)
+    bench.send(session, echo("fd07::2", "64:ff9b::198.51.100.7", 1))
+    again, _ = bench.add(2)
+    bench.switch.remove(session)
+    assert bench.switch.nat64_flows == 1
+    bench.switch.remove(again)
+    assert bench.switch.nat64_flows == 0
+
+
 async def test_super_packets_are_cut_up_for_nat64() -> None:
     bench = Bench(nat64=NAT64)
     session, _ = bench.add(2, offload=True)

@@ -9,10 +9,10 @@ from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.ice_options import ice_options, load, warn
 from tunnel_rs.cli.options import output_options
-from tunnel_rs.cli.running import run_client
+from tunnel_rs.cli.running import Runnable, run_client
 from tunnel_rs.config.ice_build import IceClientConfig, build_client
 from tunnel_rs.config.option import Role
-from tunnel_rs.errors import ExitStatus, UsageError
+from tunnel_rs.errors import ExitStatus, LinkClosedError, UsageError
 
 
 @click.command()
@@ -30,8 +30,8 @@ def client(console: Console, **given: Any) -> ExitStatus:
       tunnel-rs-ice client nostr --nsec-file client.nsec --peer-npub NPUB \\
           -s udp://127.0.0.1:53 -t 127.0.0.1:5353
     """
-    values, mode = load(Role.CLIENT, given, os.environ)
-    config = build_client(values, mode)
+    values = load(Role.CLIENT, given, os.environ)
+    config = build_client(values)
     if config.forward.stdio and console.writes_data:
         raise UsageError("--json cannot be given beside --stdio: stdout carries the stream")
     warn(values, console.report)
@@ -53,5 +53,28 @@ async def _forward(config: IceClientConfig, console: Console) -> ExitStatus:
     else:
         exchange = TerminalExchange(config.exchange, console)
         introducer = ManualClient(config.session, config.request, exchange, report, resolve)
-    forwarding = ForwardClient(config.forward, introducer.connect, report)
+    forwarding: Runnable = ForwardClient(config.forward, introducer.connect, report)
+    if config.nostr is None:
+        forwarding = OneSession(forwarding, may_end=config.forward.stdio is None)
     return await run_client(introducer, forwarding, report)
+
+
+class OneSession:
+    """A client in manual mode: its session is not replaced. With `may_end` its end by the server is
+    an end like any other; a stream on stdin and stdout would be cut off."""
+
+    def __init__(self, client: Runnable, *, may_end: bool) -> None:
+        self._client = client
+        self._may_end = may_end
+
+    async def run(self) -> None:
+        try:
+            await self._client.run()
+        except LinkClosedError as error:
+            from tunnel_rs.ice.manual import ended_in_order, lost
+
+            if not (self._may_end and ended_in_order(error)):
+                raise lost(error) from None
+
+    async def close(self) -> None:
+        await self._client.close()

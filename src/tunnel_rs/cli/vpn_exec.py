@@ -12,11 +12,11 @@ from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.hints import warn_of_exposed_secrets
 from tunnel_rs.cli.options import load, output_options, source_options
-from tunnel_rs.cli.running import close_in_time
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.vpn_build import VpnClientConfig, build_vpn_client
 from tunnel_rs.errors import ExitStatus
+from tunnel_rs.net.accepting import close_in_time
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Reporter
@@ -63,6 +63,7 @@ async def _execute(config: VpnClientConfig, command: tuple[str, ...], report: Re
 
         settings = replace(config.vpn, routes=_EVERYTHING)
         client = VpnClient(settings, tun, namespace, connect, report)
+        endpoint.on_change = client.retry_now
         try:
             return await _until_the_command_ends(client, namespace, report)
         finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from tunnel_rs import reports
+from tunnel_rs.cli.plain import plain
 from tunnel_rs.reports import Report
 
 
@@ -58,6 +59,8 @@ def line(report: Report) -> Line:
         return Line(Level.INFO, _discovery_ready(report), "green")
     if isinstance(report, reports.Notice):
         return _notice(report)
+    if isinstance(report, reports.Stopping):
+        return Line(Level.INFO, "stopping; press Ctrl-C again to end at once")
     if isinstance(report, reports.VpnServerStarting):
         return Line(Level.INFO, _vpn_starting(report))
     found = (
@@ -134,14 +137,19 @@ def _of_server(report: Report) -> Line | None:
             return Line(Level.INFO, f"Waiting for clients to connect...{reach}", "green")
         case reports.RelayOnline(relay):
             return Line(Level.INFO, f"online at relay {relay}", "green")
-        case reports.ClientAuthenticated(peer, address):
-            return Line(Level.INFO, f"client {peer.short} at {address}: connected", "green")
+        case reports.ClientAuthenticated(peer, address, name):
+            who = _named(peer.short, name)
+            return Line(Level.INFO, f"client {who} at {address}: connected", "green")
         case reports.ClientRefused(peer, address, reason):
             who = f"client {peer.short} at {address}" if peer else f"connection from {address}"
             return Line(Level.WARNING, f"{who}: refused: {reason}", "yellow")
-        case reports.ClientGone(peer, reason):
-            return Line(Level.INFO, f"client {peer.short}: gone: {reason}")
+        case reports.ClientGone(peer, reason, name):
+            return Line(Level.INFO, f"client {_named(peer.short, name)}: gone: {reason}")
     return None
+
+
+def _named(peer: str, name: str) -> str:
+    return f"{peer} ({name})" if name else peer
 
 
 def _of_client(report: Report) -> Line | None:
@@ -205,18 +213,24 @@ def _of_vpn(report: Report) -> Line | None:
 
 def event(report: Report) -> str:
     """A report as one line of JSON: `{"event": name, ...fields}`; names are snake_case."""
+    return _json(_fields(report))
+
+
+def log_event(report: Report, time: str) -> str:
+    """The same for a log: with `time` and how much it matters before it."""
+    level = line(report).level.name.lower()
+    return _json({"time": time, "level": level, **_fields(report)})
+
+
+def _json(values: Mapping[str, object]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _fields(report: Report) -> Mapping[str, object]:
     name = _EVENT_NAMES.get(type(report)) or _snake_case(type(report).__name__)
-    values = {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
-    return json.dumps({"event": name, **values}, separators=(",", ":"))
+    values = {field.name: plain(getattr(report, field.name)) for field in fields(report)}
+    return {"event": name, **values}
 
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value)

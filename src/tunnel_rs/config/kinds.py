@@ -242,7 +242,7 @@ def _any_text(_: str) -> bool:
 
 def _tunnels_from_toml(value: object) -> tuple[Tunnel, ...]:
     if not isinstance(value, list):
-        raise _mismatch("an array of tables, [[iroh.tunnels]]", value)
+        raise _mismatch("an array of tables with source and target", value)
     return tuple(_tunnel(number, entry) for number, entry in enumerate(value, 1))
 
 
@@ -284,6 +284,7 @@ SECRET_KEY = text("the base64 text of a 32-byte key", decode_secret_key, secret=
 TOKEN = text("a token of 18 characters", check_token, secret=True)
 TOKENS = texts("a token of 18 characters", check_token, secret=True)
 ENDPOINT_ID = text("64 hex digits or 52 base32 characters", EndpointId.parse)
+CLIENT_IDS = texts("64 hex digits or 52 base32 characters", EndpointId.parse)
 SOURCE = text("tcp://host:port or udp://host:port", SourceUrl.parse)
 SOURCES = one_or_more("tcp://host:port or udp://host:port", SourceUrl.parse)
 LISTEN_ADDRESS = text("host:port", ListenAddress.parse)

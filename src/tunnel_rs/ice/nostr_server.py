@@ -58,10 +58,12 @@ class NostrServer:
         self._resolve = resolve
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._conversation = Conversation(nostr.key, nostr.peer, os.urandom)
+        self._conversation = Conversation(nostr.key, nostr.peer, os.urandom, nostr.kind)
         self._flow = ServerFlow(nostr.encryption)
         self._offered: dict[str, _Offered] = {}
         self._sessions = TaskScope("sessions", on_failure=self._failed, limit=MAX_TASKS)
+        self.max_sessions = nostr.max_sessions
+        """May be changed at any time; sessions that there are go on."""
         self._active = 0
         self._stale_told_at = -STALE_NOTICE
         self._relays = NostrRelays(
@@ -93,7 +95,7 @@ class NostrServer:
                 self._tell_stale(age)
 
     def _begin(self, asked: Asked) -> None:
-        limit = self._nostr.max_sessions
+        limit = self.max_sessions
         if limit and self._active >= limit:
             self._reject(asked, f"Server at capacity ({self._active}/{limit} sessions)")
             return

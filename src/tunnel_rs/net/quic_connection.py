@@ -14,7 +14,9 @@ from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.engine import Address, Train
 from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.multipath_frames import PathError
-from tunnel_rs.proto.path_state import PathAbandoned, PathsChanged
+from tunnel_rs.proto.path_state import PathAbandoned, PathsChanged, PathState
+from tunnel_rs.proto.relay_addr import RelayAddr
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId
 
 MAX_UNACCEPTED_STREAMS = 1024
@@ -63,6 +65,8 @@ class QuicConnection:
         self._open_waiters: deque[asyncio.Future[QuicStream]] = deque()
         self._drain_waiters: dict[asyncio.Future[None], None] = {}
         self._paused: dict[QuicStream, None] = {}
+        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._next_ping = 0  # the engine's own keep-alive has this number
         self._next_incoming = 1 if engine.is_client else 0
         """Id of the next stream the peer opens; what is below and unknown has ended."""
         self._timer: asyncio.TimerHandle | None = None
@@ -97,6 +101,28 @@ class QuicConnection:
     def rtt(self) -> float:
         """Smoothed round-trip time in seconds."""
         return self.engine.smoothed_rtt
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        return tuple(map(self._status_of, self.engine.paths(self._loop.time())))
+
+    def _status_of(self, path: PathState) -> PathStatus:
+        kind = "relay" if isinstance(path.address, RelayAddr) else "direct"
+        rtt = path.rtt if path.rtt is not None else path.smoothed_rtt
+        return PathStatus(self.text_of(path.address), kind, rtt, path.is_data)
+
+    async def ping(self) -> float:
+        self._check_open()
+        number = self._next_ping = self._next_ping + 1
+        answer = self._pings[number] = self._loop.create_future()
+        began = self._loop.time()
+        self.engine.send_ping(number)
+        self.schedule_flush()
+        try:
+            await answer
+        finally:
+            del self._pings[number]
+        return self._loop.time() - began
 
     async def open_stream(self) -> QuicStream:
         self._check_open()
@@ -230,6 +256,9 @@ class QuicConnection:
         elif isinstance(event, PathAbandoned):
             if event.code == PathError.PATH_UNSTABLE_OR_POOR:
                 self.on_path_failed(event.address)
+        elif isinstance(event, events.PingAcknowledged):
+            if (ping := self._pings.get(event.uid)) is not None and not ping.done():
+                ping.set_result(None)
         elif isinstance(event, events.ConnectionIdIssued):
             self._owner.add_connection_id(self, event.connection_id)
         elif isinstance(event, events.ConnectionIdRetired):
@@ -325,6 +354,9 @@ class QuicConnection:
         for waiter in (*self._accept_waiters, *self._open_waiters):
             if not waiter.done():
                 waiter.set_exception(error)
+        for ping in self._pings.values():
+            if not ping.done():
+                ping.set_exception(error)
         self._accept_waiters.clear()
         self._open_waiters.clear()
         self._wake_drainers()

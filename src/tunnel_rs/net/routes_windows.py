@@ -60,14 +60,14 @@ class WindowsNetwork:
     async def set_routes(self, device: str, config: RouteConfig) -> None:
         if config.kill_switch or config.blocked:
             raise LocalError("kill_switch needs Linux; leave it out")
-        if config.domains:
-            raise LocalError("resolvers for some domains alone need Linux or macOS")
         if self._set[1] == config:
             return
         await self._routes.take_back()
         for route in halved(config.routes):
             await self._routes.make(*_route(device, route))
-        for number, resolver in enumerate(config.resolvers, 1):
+        # Resolvers for some names alone would take a policy (NRPT): there, nothing is changed.
+        resolvers = () if config.domains else config.resolvers
+        for number, resolver in enumerate(resolvers, 1):
             await self._routes.make(*_resolver(device, resolver, number))
         self._set = (self._set[0], config)
 

@@ -387,8 +387,7 @@ class Engine(PathMoves):
                 return
             datagram = bytes(train[start : start + segment_size])
             if self.is_stateless_reset(datagram):
-                self.was_closed_by_peer = True
-                self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
+                self._was_reset(datagram, now)
                 return
             self.receive_datagram(datagram, address, now)
         if self._candidates and self._state is not QuicConnectionState.FIRSTFLIGHT:
@@ -411,6 +410,10 @@ class Engine(PathMoves):
         if self._peer_cid.stateless_reset_token:
             tokens.append(self._peer_cid.stateless_reset_token)
         return any(hmac.compare_digest(datagram[-16:], token) for token in tokens)
+
+    def _was_reset(self, datagram: bytes, now: float) -> None:
+        self.was_closed_by_peer = True
+        self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
 
     def _terminate(self, code: int, reason: str) -> None:
         """End at once, without a word to the peer."""

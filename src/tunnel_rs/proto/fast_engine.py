@@ -60,8 +60,8 @@ _MAX_HEAD = 25
 class FastEngine(MultipathEngine):
     """See `Engine`."""
 
-    _per_path: ClassVar[tuple[str, ...]] = (
-        *MultipathEngine._per_path,
+    PER_PATH: ClassVar[tuple[str, ...]] = (
+        *MultipathEngine.PER_PATH,
         "_ack_early_until",
         "_ack_now",
         "_received_count",

@@ -122,7 +122,7 @@ class Path:
 class PathContext(Engine):
     """The engine's paths, and which one is current."""
 
-    _per_path: ClassVar[tuple[str, ...]] = (
+    PER_PATH: ClassVar[tuple[str, ...]] = (
         "_cryptos",
         "_host_cid_seq",
         "_host_cids",
@@ -179,7 +179,7 @@ class PathContext(Engine):
         if path is left:
             return
         attributes = self.__dict__
-        left.context = {name: attributes[name] for name in self._per_path}
+        left.context = {name: attributes[name] for name in self.PER_PATH}
         attributes.update(path.context)
         self._path = path
 
@@ -208,7 +208,7 @@ class PathContext(Engine):
         return path
 
     def _new_context(self, path: Path) -> dict[str, Any]:
-        """All of `_per_path`; what is costly is None until `_enliven`."""
+        """All of `PER_PATH`; what is costly is None until `_enliven`."""
         return {
             "_cryptos": None,
             "_host_cid_seq": 0,

@@ -9,7 +9,13 @@ from aioquic.quic.connection import QuicNetworkPath
 from aioquic.quic.rangeset import RangeSet
 
 from tunnel_rs.proto.engine import Address
-from tunnel_rs.proto.multipath_frames import FrameType, NewConnectionId, PathError, encode_numbers
+from tunnel_rs.proto.multipath_frames import (
+    RESET_TOKEN_SIZE,
+    FrameType,
+    NewConnectionId,
+    PathError,
+    encode_numbers,
+)
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_output import PathOutput
 from tunnel_rs.proto.path_state import (
@@ -380,6 +386,16 @@ class PathLife(PathOutput):
                 if token:
                     tokens.append(token)
         return tokens
+
+    def _was_reset(self, datagram: bytes, now: float) -> None:
+        """A peer that has forgotten one path (our word of that was lost, or its) has not forgotten
+        the connection, as long as data goes on another."""
+        for path in self._live:
+            held = self._peer_id(path) if path.is_open and path is not self._data_path else None
+            if held is not None and held.stateless_reset_token == datagram[-RESET_TOKEN_SIZE:]:
+                self._abandon(path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
+                return
+        super()._was_reset(datagram, now)
 
     # As without multipath
 

@@ -87,6 +87,7 @@ class VpnClient:
         self._started = False
         self._lost: asyncio.Future[LocalError] = asyncio.get_running_loop().create_future()
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._ended.set()
 
@@ -115,6 +116,11 @@ class VpnClient:
             config = RouteConfig((), kill_switch=True, blocked=settings.routes)
             await self._host.set_routes(self._tun.name, config)
 
+    def retry_now(self) -> None:
+        """What could not be reached may be reachable now: do not wait to try again."""
+        if not self._hurry.done():
+            self._hurry.set_result(None)
+
     async def close(self) -> None:
         """End the tunnel in order, and wait until `run` has undone everything."""
         if not self._stop.done():
@@ -141,7 +147,8 @@ class VpnClient:
                 raise UnreachableError(f"gave up after {failed} attempt(s): {error}")
             delay = self._backoff.next_delay()
             self._report(TunnelLost(str(error), delay))
-            await _first_of(self._stop, self._lost, timeout=delay)
+            self._hurry = asyncio.get_running_loop().create_future()
+            await _first_of(self._stop, self._lost, self._hurry, timeout=delay)
 
     async def _one_tunnel(self) -> tuple[bool, TunnelError]:
         """Whether there was a tunnel, and why there is none (any more)."""
@@ -268,6 +275,7 @@ class VpnClient:
                 self.traffic,
                 offload=GSO in self.response.capabilities and self._tun.can_offload,
                 answers_pings=False,
+                ends_here=_addresses(self.response) if self._tun.can_offload else (),
                 on_packets=self._from_server,
                 on_end=on_end,
                 on_resume=self._tun.resume_reading,
@@ -321,6 +329,11 @@ class VpnClient:
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _addresses(response: VpnResponse) -> tuple[bytes, ...]:
+    leases = (response.lease4, response.lease6)
+    return tuple(lease.address.packed for lease in leases if lease is not None)
 
 
 def _interface(address: object, network: Network) -> IPv4Interface | IPv6Interface:

@@ -215,6 +215,7 @@ class VpnServer:
             session.traffic,
             offload=session.offload,
             answers_pings=True,
+            ends_here=self.switch.own if self._tun.can_offload else (),
             on_packets=self.switch.from_client(session),
             on_end=lambda error: session.link.close(DONE, str(error)[:100]),
             on_resume=lambda: self.switch.resumed(session),
