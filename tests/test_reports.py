@@ -20,7 +20,8 @@ EXAMPLES: list[Report] = [
     reports.DiscoveryReady(("http://127.0.0.1:8080/pkarr",), (), HERE, None, HERE, None, None),
     reports.RelayOnline("https://relay.example/"),
     reports.RelayLost("https://relay.example/", "no answer"),
-    reports.PathChanged("relay https://relay.example/"),
+    reports.PathChanged("relay https://relay.example/", None, "direct 192.0.2.1:5"),
+    reports.PathsSeen((reports.PathSeen("direct 192.0.2.1:5", "in use"),)),
     reports.ClientAuthenticated(PEER, "127.0.0.1:1"),
     reports.ClientRefused(None, "127.0.0.1:1", "auth_failed"),
     reports.ClientGone(PEER, "done"),
@@ -34,6 +35,7 @@ EXAMPLES: list[Report] = [
     reports.VpnServerStarting(PEER, 1, "vpn0", ("10.0.0.1/24",), "tunnel-rs-vpn client"),
     reports.VpnClientJoined(PEER, "127.0.0.1:1", ("10.0.0.2",)),
     reports.VpnUp("vpn0", ("10.0.0.2/24",), ("0.0.0.0/0",)),
+    reports.Stopping("SIGTERM"),
     Notice("info", "hello"),
 ]
 

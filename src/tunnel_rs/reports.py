@@ -4,7 +4,7 @@ Features hand these frozen values to a `Reporter`; only `cli` turns them into te
 No report holds a secret.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tunnel_rs.values import EndpointId, SocketAddr, SourceUrl
@@ -52,17 +52,44 @@ class RelayLost(Report):
 
 @dataclass(frozen=True, slots=True)
 class PathChanged(Report):
-    """Client side: the server is reached in another way than before, on the same connection."""
+    """What is sent to the peer goes another way than before, on the same connection: `direct
+    192.0.2.7:4444`, `relay https://...`. `rtt` is in seconds. `peer` is None on a client, which
+    has but one server."""
 
     way: str
+    rtt: float | None
+    before: str
+    peer: EndpointId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathSeen:
+    """One of the ways to a peer; `use` is `in use`, `spare` or `being tried`."""
+
+    way: str
+    use: str
+
+    def __str__(self) -> str:
+        return f"{self.way} ({self.use})"
+
+
+@dataclass(frozen=True, slots=True)
+class PathsSeen(Report):
+    """All ways to the peer there are now, when that has changed. `peer` as in `PathChanged`."""
+
+    paths: tuple[PathSeen, ...]
+    peer: EndpointId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ClientAuthenticated(Report):
-    """Server side: a client has shown an accepted token."""
+    """Server side: a client has been let in `by` its `token` or its `key`. `name` is what the
+    server's operator calls it, empty when it has none."""
 
     peer: EndpointId
     address: str
+    name: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +103,15 @@ class ClientRefused(Report):
 
 @dataclass(frozen=True, slots=True)
 class ClientGone(Report):
-    """Server side: an authenticated client's link has ended."""
+    """Server side: an authenticated client's link has ended. `sent` and `received` are payload
+    bytes of all its sessions, as seen by the targets; `seconds` is how long it was there."""
 
     peer: EndpointId
     reason: str
+    name: str = ""
+    sent: int = 0
+    received: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +148,14 @@ class Listening(Report):
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened(Report):
-    """A forwarded connection or UDP flow has begun, on either side."""
+    """A forwarded connection or UDP flow has begun, on either side. On a server: for which client,
+    and the address that `source` led to."""
 
     session: int
     source: SourceUrl
+    peer: EndpointId | None = None
+    name: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +168,10 @@ class SessionClosed(Report):
     sent: int
     received: int
     reason: str
+    peer: EndpointId | None = None
+    name: str = ""
+    target: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +180,8 @@ class SessionRefused(Report):
 
     source: str
     reason: str
+    peer: EndpointId | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +241,104 @@ class VpnUp(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping(Report):
+    """The program ends in order, because of a signal."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Report):
     """Anything else worth one line. `level` is `debug`, `info` or `warning`."""
 
     level: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathStatus:
+    """One way packets take to a peer. `kind` is `direct` or `relay`; `rtt` is in seconds, None
+    when it is not known; `active`: data goes this way now."""
+
+    address: str
+    kind: str
+    rtt: float | None
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatus:
+    """A forwarded connection or UDP flow that is open. `sent` bytes were read from the local
+    socket, `received` written to it; `seconds` is its age."""
+
+    session: int
+    source: SourceUrl
+    target: str
+    sent: int
+    received: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """A link that is up; `link` tells it from others to the same peer. Bytes are payload over all
+    its sessions, rates bytes a second (None: not measured yet)."""
+
+    peer: EndpointId
+    name: str
+    by: str
+    seconds: float
+    paths: tuple[PathStatus, ...]
+    sent: int
+    received: int
+    sessions: tuple[SessionStatus, ...]
+    link: int = 0
+    send_rate: float | None = None
+    receive_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """A listener of a client. `source` is None for a SOCKS5 proxy."""
+
+    tunnel: int
+    source: SourceUrl | None
+    addresses: tuple[SocketAddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong, at `time` (RFC 3339), of a `kind` that is counted."""
+
+    time: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """All there is to know about a running program. `docs/STATUS-JSON.md` explains each field."""
+
+    program: str
+    role: str
+    version: str
+    pid: int
+    endpoint_id: EndpointId | None
+    state: str
+    reason: str
+    started: str
+    seconds: float
+    peers: tuple[PeerStatus, ...]
+    tunnels: tuple[TunnelStatus, ...]
+    sessions_open: int
+    sessions_begun: int
+    sent: int
+    received: int
+    send_rate: float | None
+    receive_rate: float | None
+    counts: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    history: tuple[tuple[float, float], ...]
 
 
 Reporter = Callable[[Report], None]

@@ -1,8 +1,9 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.program import tunnel_rs
+from tests.support.program import Ended, run_ice, tunnel_rs
 from tests.support.samples import CLIENT_FILE, SECRET_KEY, SERVER_FILE, TOKEN, write
 
 
@@ -80,3 +81,47 @@ def test_json_tells_of_a_bad_file_too(tmp_path: Path) -> None:
     event = json.loads(ended.out)
     assert (event["event"], event["exit_status"]) == ("error", 6)
     assert ended.err == f"error: {event['message']}\n"
+
+
+ICE_FILE = """\
+role = "server"
+mode = "manual"
+[manual]
+stun_servers = []
+turn_servers = ["turn:user:sesame@turn.example.org"]
+[manual.allowed_sources]
+udp = ["::1/128"]
+"""
+
+
+@pytest.mark.parametrize("program", [tunnel_rs, run_ice])
+def test_a_file_of_tunnel_rs_ice_is_checked_by_any_program(
+    tmp_path: Path, program: Callable[..., Ended]
+) -> None:
+    file = write(tmp_path / "ice.toml", ICE_FILE)
+    ended = program("check-config", str(file))
+    lines = ended.out.splitlines()
+    assert (ended.status, ended.err) == (0, "")
+    assert lines[0] == f"{file}: good for `tunnel-rs-ice server`"
+    assert f"  manual.allowed_sources.udp = ::1/128  ({file}: manual.allowed_sources.udp)" in lines
+    assert "  manual.connect_timeout = 30  (default)" in lines
+    assert "sesame" not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (ICE_FILE.replace("stun_", "stum_"), "did you mean 'manual.stun_servers'?"),
+        (ICE_FILE.replace("udp", "#"), "no allowed network: set manual.allowed_sources.tcp or"),
+        (ICE_FILE.replace("server", "client", 1), "only for a server, this is a client file"),
+        (ICE_FILE.replace('mode = "manual"', ""), 'write mode = "manual" or mode = "nostr"'),
+        (ICE_FILE.replace('"manual"', '"nostr"'), 'this file has mode = "nostr"'),
+        (ICE_FILE + "[manual.transport]\nreceive_window = 1\n", "from 1024 to 16777216"),
+        (ICE_FILE.replace("::1/128", "::2/64"), "host bits"),
+    ],
+)
+def test_a_mistake_in_a_file_of_tunnel_rs_ice_is_told(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    ended = run_ice("check-config", str(write(tmp_path / "ice.toml", text)))
+    assert (ended.status, ended.out) == (6, "") and problem in ended.err

@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.support.observed import FakeObserved
 from tests.support.program import tunnel_rs
 from tests.support.samples import CLIENT_FILE, ENDPOINT_ID, TOKEN, write
 
@@ -18,6 +19,7 @@ ENVIRON = {"TUNNEL_RS_AUTH_TOKEN": TOKEN}
 
 
 class FakeEndpoint:
+    endpoint_id = EndpointId.parse(ENDPOINT_ID)
     dialled: list[tuple[EndpointId, float]] = []
     accepting: list[bool] = []
 
@@ -36,7 +38,7 @@ class FakeEndpoint:
         pass
 
 
-class FakeClient:
+class FakeClient(FakeObserved):
     """Connects once and ends."""
 
     made: list[ClientSettings] = []
@@ -45,6 +47,7 @@ class FakeClient:
     def __init__(
         self, settings: ClientSettings, connect: Callable[[], Awaitable[Any]], report: Reporter
     ) -> None:
+        super().__init__()
         self.made.append(settings)
         self._connect = connect
         self._report = report

@@ -18,7 +18,7 @@ class Streams:
     def console(
         self, *, level: Level = Level.INFO, form: Form = Form.TEXT, color: bool = False
     ) -> Console:
-        return Console(self.out, self.err, level=level, form=form, color=color)
+        return Console(self.out, self.err, level=level, form=form, color=color, wall=lambda: 1.0)
 
     def written(self) -> tuple[str, str]:
         return self.out.getvalue(), self.err.getvalue()
@@ -56,7 +56,8 @@ def test_json_data_goes_to_stdout_instead() -> None:
 def test_json_logs_go_to_stderr() -> None:
     streams = Streams()
     streams.console(form=Form.JSON_LOG).report(Trying("LAN"))
-    assert streams.written() == ("", '{"event":"trying","way":"LAN"}\n')
+    expected = '{"time":"1970-01-01T00:00:01.000Z","level":"info","event":"trying","way":"LAN"}\n'
+    assert streams.written() == ("", expected)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,8 @@ def test_a_failure_is_an_event_only_with_json_logs() -> None:
     streams = Streams()
     streams.console(form=Form.JSON_LOG).failure(Outcome("a: wrong", 6))
     assert streams.out.getvalue() == ""
-    assert json.loads(streams.err.getvalue())["event"] == "error"
+    event = json.loads(streams.err.getvalue())
+    assert (event["event"], event["level"]) == ("error", "error") and event["time"].endswith("Z")
 
 
 def test_a_silent_outcome_prints_nothing() -> None:

@@ -1,7 +1,8 @@
+import pytest
 from click.testing import CliRunner
 
-from tunnel_rs.cli.ice_client import client
-from tunnel_rs.errors import ExitStatus
+from tunnel_rs.cli.ice_client import OneSession, client
+from tunnel_rs.errors import ExitStatus, LinkClosedError, UnreachableError
 
 
 def test_json_and_stdio_do_not_go_together() -> None:
@@ -23,3 +24,32 @@ def test_a_port_that_is_taken_is_told_before_anything_is_signalled() -> None:
         )
     assert result.exit_code == ExitStatus.FAILURE
     assert "another program uses the port" in result.output and "BEGIN" not in result.output
+
+
+class Ending:
+    """A client whose run ends with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def run(self) -> None:
+        raise self.error
+
+    async def close(self) -> None: ...
+
+
+DONE = LinkClosedError(0, "done", by_peer=True, by_application=True)
+
+
+async def test_the_end_of_a_manual_session_by_the_server_is_no_failure() -> None:
+    await OneSession(Ending(DONE), may_end=True).run()
+
+
+async def test_a_stream_on_stdin_and_stdout_that_is_cut_off_is_one() -> None:
+    with pytest.raises(UnreachableError, match="the connection is lost: done; start both sides"):
+        await OneSession(Ending(DONE), may_end=False).run()
+
+
+async def test_a_manual_session_whose_path_died_says_what_to_do() -> None:
+    with pytest.raises(UnreachableError, match="no answer for 6 s; start both sides again"):
+        await OneSession(Ending(LinkClosedError(0, "no answer for 6 s")), may_end=True).run()

@@ -100,10 +100,11 @@ async def test_a_program_may_not() -> None:
 
 def test_a_qr_code_is_shown_when_it_fits() -> None:
     payload = encode_payload(b"x" * 600)
-    code = qr_text(payload, 200)
-    assert code is not None and max(map(len, code.splitlines())) > 50
-    assert qr_text(payload, 40) is None
-    assert qr_text("x" * 5000, 1000) is None
+    assert max(map(len, qr_text(payload, 200).splitlines())) > 50
+    with pytest.raises(ValueError, match="needs a terminal of 101 columns, this one has 40"):
+        qr_text(payload, 40)
+    with pytest.raises(ValueError, match="too large"):
+        qr_text("x" * 5000, 1000)
 
 
 def test_a_qr_code_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +112,4 @@ def test_a_qr_code_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) ->
     terminal = Terminal()
     exchange = TerminalExchange(Exchange(None, None, True), terminal.console)
     exchange.show(BlockKind.OFFER, BODY * 100)
-    assert "too large for a QR code" in terminal.err.getvalue()
+    assert "no QR code: it needs a terminal of" in terminal.err.getvalue()

@@ -68,6 +68,39 @@ def test_a_server_that_waits_for_an_offer_ends_with_a_signal(tmp_path: Path) -> 
     assert server.returncode == ExitStatus.TERMINATED and b"Traceback" not in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGHUP")
+def test_sighup_changes_what_may_be_asked_for(tmp_path: Path) -> None:
+    from tunnel_rs.proto.ice_messages import IceParameters, Offer, encode
+    from tunnel_rs.proto.manual_text import BlockKind, encode_block
+
+    file = tmp_path / "server.toml"
+
+    def write(networks: str) -> None:
+        head = 'role = "server"\nmode = "manual"\n[manual.allowed_sources]\n'
+        file.write_text(f"{head}tcp = [{networks}]\n")
+
+    write('"127.0.0.0/8"')
+    server = start(tmp_path, "server", "-c", str(file), "--no-stun", "--offer-file", "offer")
+    assert server.stderr is not None
+
+    def hang_up(expected: bytes) -> None:
+        server.send_signal(signal.SIGHUP)
+        while expected not in server.stderr.readline():  # type: ignore[union-attr]
+            assert server.poll() is None
+
+    while b"waiting for the offer" not in server.stderr.readline():
+        assert server.poll() is None
+    write("nonsense")
+    hang_up(b"the settings in use stay as they are")
+    write('"192.0.2.0/24"')
+    hang_up(b"settings read again: allowed TCP: 192.0.2.0/24; allowed UDP: nothing")
+    ice = IceParameters("u" * 16, "p" * 22, ())
+    offer = encode_block(BlockKind.OFFER, encode(Offer(ice, source="tcp://127.0.0.1:22")))
+    (tmp_path / "offer").write_text(offer)
+    _, err = server.communicate(timeout=40)
+    assert server.returncode == ExitStatus.FAILURE and b"not among the sources" in err
+
+
 def test_a_refused_source_ends_the_server(tmp_path: Path) -> None:
     from tunnel_rs.proto.ice_messages import IceParameters, Offer, encode
     from tunnel_rs.proto.manual_text import BlockKind, encode_block

@@ -252,7 +252,8 @@ CONFIG = [
     (
         "server",
         SERVER_HEAD + '[iroh]\nrequest_source = "tcp://a:1"\n',
-        "iroh.request_source: only for a client, this is a server file; remove it",
+        "iroh.request_source: only for a client, this is a server file; "
+        "a server's allowed_sources say what clients may ask for",
     ),
     (
         "client",

@@ -14,6 +14,7 @@ from tunnel_rs.forward.settings import ServerSettings
 from tunnel_rs.iroh.discovery_settings import choose_discovery
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.link import Link
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.iroh_defaults import PRODUCTION
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -29,7 +30,7 @@ PUBLIC = EndpointSettings(
     public_relays=True,
     discovery=choose_discovery(None, PRODUCTION, publish=True),
 )
-SETTINGS = ServerSettings((parse_network("127.0.0.0/8"),), (), lambda: (Secret(TOKEN),))
+SETTINGS = ServerSettings((parse_network("127.0.0.0/8"),), (), of_tokens(Secret(TOKEN)))
 
 
 class FakeLink:
@@ -171,7 +172,7 @@ async def test_sighup_applies_settings_read_again() -> None:
     new = replace(
         SETTINGS,
         allowed_tcp=(parse_network("10.0.0.0/8"), parse_network("::1")),
-        tokens=lambda: (Secret(TOKEN), Secret(OTHER_TOKEN)),
+        access=of_tokens(Secret(TOKEN), Secret(OTHER_TOKEN)),
     )
     await run_server(SETTINGS, REACH, endpoint, server, reports.append, lambda: new)
     assert server.applied == [new]
@@ -262,7 +263,7 @@ def test_the_command_for_a_client_asks_for_something_allowed(
     tcp: list[str], udp: list[str], source: str
 ) -> None:
     networks = tuple(map(parse_network, tcp)), tuple(map(parse_network, udp))
-    command = client_command(PEER, ServerSettings(*networks, tokens=tuple), PUBLIC)
+    command = client_command(PEER, ServerSettings(*networks, access=of_tokens()), PUBLIC)
     assert command.startswith(f"tunnel-rs client --server-node-id {ENDPOINT_ID} {source}")
     assert command.endswith(" --auth-token TOKEN")
 

@@ -3,6 +3,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.support.observed import FakeObserved
 from tests.support.program import tunnel_rs
 from tests.support.samples import ENDPOINT_ID, SECRET_KEY, TOKEN
 
@@ -40,10 +41,11 @@ class FakeEndpoint:
         pass
 
 
-class FakeServer:
+class FakeServer(FakeObserved):
     made: list[ServerSettings] = []
 
     def __init__(self, settings: ServerSettings, report: Reporter) -> None:
+        super().__init__()
         self.made.append(settings)
 
     async def serve(self, link: Any) -> None:

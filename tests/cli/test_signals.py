@@ -8,7 +8,7 @@ import pytest
 
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.errors import ExitStatus, UnreachableError
-from tunnel_rs.reports import Notice, Report, silent
+from tunnel_rs.reports import Report, Stopping, silent
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals to itself")
 
@@ -62,7 +62,7 @@ async def test_a_signal_stops_in_order(
         ended = await run_until_signal(running(), stop, signals, reports.append)
     assert ended is status
     assert stopped == ["stop"]
-    assert reports == [Notice("info", "stopping; press Ctrl-C again to end at once")]
+    assert reports == [Stopping(number.name)]
 
 
 @both_ways

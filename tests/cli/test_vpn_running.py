@@ -12,8 +12,8 @@ from tests.support.vpn import OTHER_TOKEN, TOKEN, FakeHost, FakeTun, server_sett
 from tunnel_rs.cli.vpn_running import answering, run_vpn_server, starting
 from tunnel_rs.errors import ConfigError, ExitStatus, LinkClosedError, LocalError
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.net.control_socket import ask_all
 from tunnel_rs.net.exchange import Exchange
-from tunnel_rs.net.status_socket import ask_all
 from tunnel_rs.net.threads import in_thread
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.vpn_handshake import VpnRequest, decode_response, encode_request
@@ -92,7 +92,7 @@ async def test_it_announces_serves_answers_and_stops_on_a_signal(
     running = await started(bench)
     assert isinstance(bench.reports[0], VpnServerStarting)
     assert await bench.ask(1)
-    [answer] = await in_thread(lambda: list(ask_all(tmp_path / "tunnel-rs", "vpn-server-*.sock")))
+    [answer] = await in_thread(lambda: list(ask_all(tmp_path / "tunnel-rs", "vpn-server-*")))
     assert len(answer["clients"]) == 1
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running is ExitStatus.TERMINATED

@@ -7,7 +7,7 @@ import pytest
 from tests.support.program import run_vpn
 
 from tunnel_rs.cli.vpn_status import lines
-from tunnel_rs.net import status_socket
+from tunnel_rs.net import control_socket
 
 TRAFFIC = {
     "sent_packets": 1,
@@ -44,7 +44,7 @@ def test_nobody_runs(tmp_path: Path) -> None:
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     answers: list[dict[str, Any]] = [CLIENT, SERVER]
-    monkeypatch.setattr(status_socket, "ask_all", lambda directory, pattern: iter(answers))
+    monkeypatch.setattr(control_socket, "ask_all", lambda directory, pattern: iter(answers))
     yield
 
 

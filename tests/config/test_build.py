@@ -15,6 +15,7 @@ from tests.support.samples import (
 from tunnel_rs.config.build import (
     ClientConfig,
     ServerConfig,
+    auth_tokens,
     build_client,
     build_server,
     exposed_secrets,
@@ -25,9 +26,11 @@ from tunnel_rs.config.option import Role
 from tunnel_rs.config.sources import collect
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import Tunnel
+from tunnel_rs.proto.access import AccessList, Entry, of_tokens
+from tunnel_rs.proto.grants import Grant
 from tunnel_rs.proto.identity import decode_secret_key
 from tunnel_rs.proto.transport_settings import CongestionController, TransportSettings
-from tunnel_rs.values import HostPort, Protocol, Secret, SocketAddr, SourceUrl
+from tunnel_rs.values import EndpointId, HostPort, Protocol, Secret, SocketAddr, SourceUrl
 
 Given = Mapping[str, Sequence[str]]
 
@@ -63,7 +66,7 @@ def test_a_server_is_built_from_its_options() -> None:
     assert [str(network) for network in config.forward.allowed_tcp] == ["127.0.0.0/8"]
     assert config.forward.allowed_udp == ()
     assert config.forward.max_sessions == 7
-    assert config.forward.tokens() == (Secret(TOKEN),)
+    assert config.forward.access == of_tokens(Secret(TOKEN))
     assert config.endpoint.bind == SocketAddr("0.0.0.0", 4433)
     assert config.endpoint.secret_key == SECRET
     assert config.endpoint.lan_discovery
@@ -102,12 +105,12 @@ def test_the_transport_is_built_from_the_file(tmp_path: Path) -> None:
 
 
 def test_the_shortcuts_of_the_transport_can_be_taken_away(tmp_path: Path) -> None:
-    table = "[iroh.transport]\nfast_path = false\noffload = false\n"
+    table = "[iroh.transport]\nfast_path = false\noffload = false\nudp_datagrams = false\n"
     file = ConfigFile.read(write(tmp_path / "c", CLIENT_FILE + table))
     transport = build_client(collect(Role.CLIENT, {}, {}, file)).endpoint.transport
-    assert not transport.fast_path and not transport.offload
+    assert not transport.fast_path and not transport.offload and not transport.datagrams
     untouched = client(CLIENT).endpoint.transport
-    assert untouched.fast_path and untouched.offload
+    assert untouched.fast_path and untouched.offload and untouched.datagrams
 
 
 def test_the_send_window_may_differ_from_the_receive_window(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_keys_and_tokens_are_read_from_files(tmp_path: Path) -> None:
     given = {**without(SERVER, "secret"), "secret_file": [str(key)]}
     config = server({**given, "auth_tokens_file": [str(tokens)]})
     assert config.endpoint.secret_key == SECRET
-    assert config.forward.tokens() == (Secret(TOKEN), Secret(OTHER_TOKEN))
+    assert config.forward.access == of_tokens(Secret(TOKEN), Secret(OTHER_TOKEN))
     given = {**without(CLIENT, "auth_token"), "auth_token_file": [str(tokens)]}
     assert client(given).forward.auth_token == Secret(OTHER_TOKEN)
 
@@ -131,12 +134,12 @@ def test_keys_and_tokens_are_read_from_files(tmp_path: Path) -> None:
 def test_a_token_given_twice_counts_once(tmp_path: Path) -> None:
     file = write(tmp_path / "tokens", f"{TOKEN}\n")
     config = server({**SERVER, "auth_tokens": [TOKEN, TOKEN], "auth_tokens_file": [str(file)]})
-    assert config.forward.tokens() == (Secret(TOKEN),)
+    assert config.forward.access == of_tokens(Secret(TOKEN))
 
 
 def test_what_may_change_while_a_server_runs_needs_no_key() -> None:
     values = collect(Role.SERVER, without(SERVER, "secret"), {}, None)
-    assert server_settings(values).tokens() == (Secret(TOKEN),)
+    assert server_settings(values).access == of_tokens(Secret(TOKEN))
 
 
 def test_several_tunnels_are_paired_in_order() -> None:
@@ -306,3 +309,48 @@ def test_no_repr_shows_a_secret() -> None:
 def test_errors_are_of_the_one_error_tree() -> None:
     with pytest.raises(TunnelError):
         server({})
+
+
+def test_client_keys_stand_in_for_tokens(tmp_path: Path) -> None:
+    file = write(tmp_path / "c", f"{ENDPOINT_ID} name=build\n")
+    given = {**without(SERVER, "auth_tokens"), "allowed_clients_file": [str(file)]}
+    access = server(given).forward.access
+    assert access.tokens == ()
+    assert access.clients == (Entry(EndpointId.parse(ENDPOINT_ID), Grant(name="build")),)
+    given = {**without(SERVER, "auth_tokens"), "allowed_clients": [ENDPOINT_ID]}
+    assert len(server(given).forward.access.clients) == 1
+
+
+def test_a_client_with_a_key_of_its_own_needs_no_token(tmp_path: Path) -> None:
+    key = write(tmp_path / "key", SECRET_KEY + "\n")
+    config = client({**without(CLIENT, "auth_token"), "client_secret_file": [str(key)]})
+    assert config.endpoint.secret_key == SECRET
+    assert config.forward.auth_token == Secret("")
+    with pytest.raises(UsageError, match="no auth token"):
+        client(without(CLIENT, "auth_token"))
+
+
+def test_a_network_of_a_token_outside_the_server_s_is_a_mistake(tmp_path: Path) -> None:
+    file = write(tmp_path / "t", f"# x\n{TOKEN} tcp=127.0.0.0/16:22,10.0.0.0/8\n")
+    with pytest.raises(ConfigError) as refused:
+        server({**without(SERVER, "auth_tokens"), "auth_tokens_file": [str(file)]})
+    assert str(refused.value) == (
+        f"{file}, line 2: tcp: 10.0.0.0/8 is outside the networks that --allowed-tcp gives; add it "
+        "there, or take it away here"
+    )
+
+
+def test_a_running_server_may_be_left_without_anybody(tmp_path: Path) -> None:
+    file = write(tmp_path / "t", "# all gone\n")
+    given = {**without(SERVER, "auth_tokens"), "auth_tokens_file": [str(file)]}
+    values = collect(Role.SERVER, given, {}, None)
+    assert server_settings(values, running=True).access == AccessList()
+    with pytest.raises(ConfigError, match="holds no token"):
+        server_settings(values)
+
+
+def test_a_program_without_use_for_options_refuses_them(tmp_path: Path) -> None:
+    file = write(tmp_path / "t", f"{TOKEN}\n{OTHER_TOKEN} name=x\n")
+    given = {**without(SERVER, "auth_tokens"), "auth_tokens_file": [str(file)]}
+    with pytest.raises(ConfigError, match=r", line 2: options behind a token are for"):
+        auth_tokens(collect(Role.SERVER, given, {}, None))

@@ -5,12 +5,13 @@ from tests.support.samples import CLIENT_HEAD, SERVER_FILE, SERVER_HEAD, write
 
 from tunnel_rs.config.files import MAX_FILE_SIZE, ConfigFile, read_text
 from tunnel_rs.config.option import Role
+from tunnel_rs.config.tables import MANUAL, NOSTR, VPN, Table, table_for
 from tunnel_rs.errors import ConfigError
 
 
 def entries(tmp_path: Path, text: str, role: Role = Role.SERVER) -> dict[str, object]:
     file = ConfigFile.read(write(tmp_path / "file.toml", text))
-    return {key: value for _, key, value in file.entries(role)}
+    return {key: value for _, key, value in file.entries(role, table_for(role))}
 
 
 def refusal(tmp_path: Path, text: str, role: Role = Role.SERVER) -> str:
@@ -75,7 +76,8 @@ def test_every_key_is_found_under_its_path(tmp_path: Path) -> None:
         ),
         (
             SERVER_HEAD + '[iroh]\ntarget = "127.0.0.1:1"\n',
-            "iroh.target: only for a client, this is a server file; remove it",
+            "iroh.target: only for a client, this is a server file; "
+            "a server's allowed_sources say what clients may ask for",
         ),
         (
             SERVER_HEAD + "[iroh]\nrelay_only = true\n",
@@ -92,7 +94,7 @@ def test_a_wrong_file_says_where_and_what(tmp_path: Path, text: str, problem: st
 
 
 def test_keys_of_a_server_are_refused_in_a_client_file(tmp_path: Path) -> None:
-    for key in ("max_sessions = 1", "secret = 'x'", "auth_tokens = []"):
+    for key in ("max_sessions = 1", "allowed_clients = []", "auth_tokens = []"):
         name = key.partition(" ")[0]
         problem = refusal(tmp_path, f"{CLIENT_HEAD}[iroh]\n{key}\n", Role.CLIENT)
         assert problem == f"iroh.{name}: only for a server, this is a client file; remove it"
@@ -121,3 +123,19 @@ def test_a_file_that_is_no_text_or_far_too_long_is_refused(tmp_path: Path) -> No
     path.write_bytes(b"#" * (MAX_FILE_SIZE + 1))
     with pytest.raises(ConfigError, match=r"x: larger than 1 MiB; is this the right file\?$"):
         read_text(path)
+
+
+@pytest.mark.parametrize(
+    ("role", "mode", "table"),
+    [
+        ("client", "nostr", NOSTR),
+        ("server", "manual", MANUAL),
+        ("vpnclient", "iroh", VPN),
+        ("vpnclient", "nostr", VPN),
+    ],
+)
+def test_role_and_mode_tell_which_program_a_file_is_for(
+    tmp_path: Path, role: str, mode: str, table: Table
+) -> None:
+    text = f'role = "{role}"\nmode = "{mode}"\n'
+    assert ConfigFile.read(write(tmp_path / "file.toml", text)).table is table

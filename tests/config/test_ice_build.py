@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from tunnel_rs.config.build import exposed_secrets
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.ice_build import build_client, build_server, exposed_secrets
+from tunnel_rs.config.ice_build import build_client, build_server
 from tunnel_rs.config.ice_schema import Mode
-from tunnel_rs.config.ice_values import collect
 from tunnel_rs.config.option import Role
-from tunnel_rs.config.sources import Values
+from tunnel_rs.config.sources import Values, collect
 from tunnel_rs.errors import TunnelError, UsageError
 from tunnel_rs.proto.nostr_keys import NostrSecretKey
 from tunnel_rs.values import SourceUrl
@@ -25,15 +25,15 @@ NOSTR: dict[str, tuple[str, ...]] = {"nsec": (KEY.nsec,), "peer_npub": (PEER.pub
 
 def values(role: Role, mode: Mode, *parts: dict[str, tuple[str, ...]], **more: Any) -> Values:
     given = {name: texts for part in (*parts, more) for name, texts in part.items()}
-    return collect(role, mode, given, {}, None)
+    return collect(role, given, {}, None, mode)
 
 
 def client(mode: Mode, *parts: dict[str, tuple[str, ...]], **more: Any) -> Any:
-    return build_client(values(Role.CLIENT, mode, *parts, **more), mode)
+    return build_client(values(Role.CLIENT, mode, *parts, **more))
 
 
 def server(mode: Mode, *parts: dict[str, tuple[str, ...]], **more: Any) -> Any:
-    return build_server(values(Role.SERVER, mode, *parts, **more), mode)
+    return build_server(values(Role.SERVER, mode, *parts, **more))
 
 
 def test_a_manual_client_does_not_reconnect_and_waits_for_people() -> None:
@@ -120,5 +120,5 @@ def test_the_shipped_examples_are_good(
     keys = tmp_path / ".config" / "tunnel-rs"
     keys.mkdir(parents=True)
     (keys / f"{role}.nsec").write_text(KEY.nsec)
-    found = collect(role, Mode.NOSTR, {}, {}, file)
-    (build_server if role is Role.SERVER else build_client)(found, Mode.NOSTR)
+    found = collect(role, {}, {}, file, Mode.NOSTR)
+    (build_server if role is Role.SERVER else build_client)(found)

@@ -1,4 +1,12 @@
-from tunnel_rs.config.ice_schema import EXCLUSIONS, Mode, all_options, modes_of, options_for
+from tunnel_rs.config import schema
+from tunnel_rs.config.ice_schema import (
+    EXCLUSIONS,
+    Mode,
+    all_options,
+    modes_of,
+    options_for,
+    refused,
+)
 from tunnel_rs.config.option import Role
 
 
@@ -25,6 +33,20 @@ def test_modes_have_options_of_their_own() -> None:
 def test_a_top_level_source_is_the_client_s_only() -> None:
     assert "source" in {k for o in options_for(Role.CLIENT, Mode.MANUAL) for k in o.keys}
     assert "source" not in {k for o in options_for(Role.SERVER, Mode.MANUAL) for k in o.keys}
+
+
+def test_what_is_as_in_tunnel_rs_is_written_in_the_table_of_the_mode() -> None:
+    client = {option.name: option for option in options_for(Role.CLIENT, Mode.NOSTR)}
+    assert client["target"].key == "nostr.target"
+    assert client["source"].keys == ("nostr.request_source", "nostr.source", "source")
+    assert "[[nostr.tunnels]]" in client["tunnels"].doc
+    assert client["receive_window"].key == "nostr.transport.receive_window"
+    assert schema.TARGET.key == "iroh.target"
+
+
+def test_a_table_of_the_other_mode_is_refused_with_the_reason() -> None:
+    [one] = refused(Mode.MANUAL)
+    assert one.key == "nostr" and 'mode = "manual"' in one.reason
 
 
 def test_exclusions_are_of_known_options() -> None:

@@ -69,7 +69,7 @@ def toml_refusal(kind: Kind[object], value: object) -> str:
             ["10.0.0.1/8"],
             "item 1: '10.0.0.1/8' has host bits set; write 10.0.0.0/8 or 10.0.0.1",
         ),
-        (kinds.TUNNELS, {}, "expected an array of tables, [[iroh.tunnels]], got a table"),
+        (kinds.TUNNELS, {}, "expected an array of tables with source and target, got a table"),
         (
             kinds.TUNNELS,
             ["x"],

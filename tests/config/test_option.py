@@ -32,19 +32,16 @@ def test_both_sides_are_a_server_and_a_client() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "is_server", "command", "file_name"),
+    ("role", "is_server", "file_name"),
     [
-        (Role.SERVER, True, "tunnel-rs server", "server.toml"),
-        (Role.CLIENT, False, "tunnel-rs client", "client.toml"),
-        (Role.VPN_SERVER, True, "tunnel-rs-vpn server", "vpn_server.toml"),
-        (Role.VPN_CLIENT, False, "tunnel-rs-vpn client", "vpn_client.toml"),
+        (Role.SERVER, True, "server.toml"),
+        (Role.CLIENT, False, "client.toml"),
+        (Role.VPN_SERVER, True, "vpn_server.toml"),
+        (Role.VPN_CLIENT, False, "vpn_client.toml"),
     ],
 )
-def test_a_role_knows_its_command_and_file(
-    role: Role, is_server: bool, command: str, file_name: str
-) -> None:
+def test_a_role_knows_its_side_and_file(role: Role, is_server: bool, file_name: str) -> None:
     assert role.is_server is is_server
-    assert role.command == command
     assert role.file_name == file_name
 
 

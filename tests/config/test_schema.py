@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tunnel_rs.config import schema, transport_options
+from tunnel_rs.config import operation_options, schema, transport_options
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import BOTH, Option, Role
 from tunnel_rs.config.schema import OPTIONS
 from tunnel_rs.config.sources import collect, file_values
-from tunnel_rs.config.tables import options_for
+from tunnel_rs.config.tables import options_for, table_for
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {role: ROOT / f"{role.file_name}.example" for role in Role}
@@ -22,7 +22,7 @@ def ways(option: Option[object]) -> list[str]:
 
 
 def test_the_table_holds_every_option_of_the_module_once() -> None:
-    modules = {**vars(schema), **vars(transport_options)}
+    modules = {**vars(schema), **vars(transport_options), **vars(operation_options)}
     defined = [value for value in modules.values() if isinstance(value, Option)]
     assert sorted(option.name for option in OPTIONS) == sorted(o.name for o in defined)
 
@@ -60,7 +60,7 @@ def test_the_example_file_is_good_with_every_option_turned_on(role: Role, tmp_pa
     text, count = OFF.subn("", EXAMPLES[role].read_text())
     path = tmp_path / "all.toml"
     path.write_text(text)
-    layer = file_values(ConfigFile.read(path), role)
+    layer = file_values(ConfigFile.read(path), role, table_for(role))
     assert count > 5
     assert set(layer) == {option.name for option in options_for(role) if option.key}
 
@@ -71,7 +71,7 @@ def test_options_that_are_off_in_the_example_file_show_their_default(
 ) -> None:
     path = tmp_path / "all.toml"
     path.write_text(OFF.sub("", EXAMPLES[role].read_text()))
-    layer = file_values(ConfigFile.read(path), role)
+    layer = file_values(ConfigFile.read(path), role, table_for(role))
     for option in options_for(role):
         if option.name in layer and option.default not in (None, ()):
             assert layer[option.name].value == option.default

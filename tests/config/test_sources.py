@@ -25,6 +25,7 @@ from tunnel_rs.config.sources import (
     default_config_path,
     environment,
 )
+from tunnel_rs.config.tables import options_for
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.values import Secret
 
@@ -100,11 +101,11 @@ def test_a_list_in_the_environment_is_separated_by_commas() -> None:
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
-    assert environment(Role.SERVER, {"TUNNEL_RS_SECRET": ""}) == {}
+    assert environment(options_for(Role.SERVER), {"TUNNEL_RS_SECRET": ""}) == {}
 
 
 def test_variables_of_the_other_role_are_not_looked_at() -> None:
-    assert environment(Role.CLIENT, {"TUNNEL_RS_SECRET": "nonsense"}) == {}
+    assert environment(options_for(Role.CLIENT), {"TUNNEL_RS_SECRET": "nonsense"}) == {}
 
 
 @pytest.mark.parametrize(

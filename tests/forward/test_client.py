@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 from tests.support.forwarding import OTHER_TOKEN, TOKEN, client_bench, tunnel
+from tests.support.memory_link import SERVER_ID
 from tests.support.sockets import (
     TcpTarget,
     UdpTarget,
@@ -28,6 +29,7 @@ from tunnel_rs.errors import (
 )
 from tunnel_rs.forward.client import ForwardClient
 from tunnel_rs.forward.settings import ClientSettings
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.reports import Listening, SessionClosed, SessionOpened, TunnelLost, TunnelUp
 from tunnel_rs.values import HostPort, SourceUrl
 
@@ -98,7 +100,7 @@ async def test_a_connection_that_waits_too_long_for_the_tunnel_is_reset() -> Non
 
 async def test_a_refused_token_ends_the_client_and_frees_its_port() -> None:
     async with client_bench(
-        server={"tokens": lambda: (OTHER_TOKEN,)}, tunnels=(tunnel("tcp://127.0.0.1:9"),)
+        server={"access": of_tokens(OTHER_TOKEN)}, tunnels=(tunnel("tcp://127.0.0.1:9"),)
     ) as bench:
         address = await bench.address()
         with pytest.raises(AuthRefusedError):
@@ -240,3 +242,53 @@ async def test_tunnels_and_a_socks_proxy_can_be_combined() -> None:
     async with client_bench(tunnels=tunnels, socks5=HostPort("127.0.0.1", 0)) as bench:
         await bench.address(1)
         assert [report.source is None for report in bench.reported(Listening)] == [False, True]
+
+
+async def test_tunnels_are_added_to_and_removed_from_a_running_client() -> None:
+    async with echo_server() as target, client_bench(tunnels=(tunnel(target.url),)) as bench:
+        await bench.up()
+        added = await bench.client.add_tunnel(tunnel(target.url))
+        assert [status.tunnel for status in bench.client.tunnels] == [1, 2]
+        (address,) = added.addresses
+        sock = await connect((address.ip, address.port))
+        await send(sock, b"hello")
+        assert await read_exactly(sock, 5) == b"hello"
+        assert bench.client.remove_tunnel(2) and not bench.client.remove_tunnel(2)
+        with pytest.raises(ConnectionRefusedError):
+            await connect((address.ip, address.port))
+        await send(sock, b"still")
+        assert await read_exactly(sock, 5) == b"still"
+        sock.close()
+        assert [status.tunnel for status in bench.client.tunnels] == [1]
+
+
+async def test_a_tunnel_that_cannot_listen_is_told_and_hurts_no_other() -> None:
+    async with echo_server() as target, client_bench(tunnels=(tunnel(target.url),)) as bench:
+        await bench.up()
+        ip, port = await bench.address()
+        with pytest.raises(LocalError, match="another program uses the port"):
+            await bench.client.add_tunnel(tunnel(target.url, f"{ip}:{port}"))
+        assert len(bench.client.tunnels) == 1
+
+
+async def test_the_status_shows_the_server_its_path_and_the_sessions() -> None:
+    async with echo_server() as target, client_bench(tunnels=(tunnel(target.url),)) as bench:
+        await bench.up()
+        sock = await connect(await bench.address())
+        await send(sock, b"hello")
+        assert await read_exactly(sock, 5) == b"hello"
+        (server,) = bench.client.peers
+        assert (server.peer, server.sent, server.received) == (SERVER_ID, 5, 5)
+        assert bench.client.moved == {server.link: (5, 5)}
+        assert [str(session.source) for session in server.sessions] == [target.url]
+        assert await bench.client.ping() == {str(SERVER_ID): 0.001}
+        sock.close()
+
+
+async def test_without_a_link_there_is_no_peer_and_nothing_to_ping() -> None:
+    async with client_bench(tunnels=(tunnel("tcp://127.0.0.1:9"),)) as bench:
+        bench.reachable.clear()
+        await bench.address()
+        assert bench.links == []
+        assert bench.client.peers == ()
+        assert await bench.client.ping() == {}

@@ -12,6 +12,7 @@ from tunnel_rs.errors import LinkClosedError, StreamResetError, TargetError
 from tunnel_rs.forward.plain import HeadDecoder, PlainStreams, SharedUdpStream, accept_plain
 from tunnel_rs.forward.server import ForwardServer
 from tunnel_rs.forward.settings import ServerSettings
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.messages import SourceResponse
 from tunnel_rs.values import SourceUrl
 
@@ -139,7 +140,7 @@ async def test_a_server_serves_a_link_with_a_fixed_source() -> None:
     async with echo_server() as target:
         ours, theirs = link_pair()
         theirs.fixed_source = SourceUrl.parse(target.url)
-        server = ForwardServer(ServerSettings(LOOPBACK, (), tokens=lambda: ()))
+        server = ForwardServer(ServerSettings(LOOPBACK, (), access=of_tokens()))
         serving = asyncio.create_task(server.serve(theirs, authenticated=True))
         stream = await ours.open_stream()
         recorder = Recorder(stream)

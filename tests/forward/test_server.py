@@ -16,7 +16,7 @@ from tests.support.forwarding import (
     server_bench,
     server_settings,
 )
-from tests.support.memory_link import Sizes
+from tests.support.memory_link import CLIENT_ID, Sizes
 from tests.support.recorder import Recorder
 from tests.support.sockets import (
     TcpTarget,
@@ -31,13 +31,19 @@ from tests.support.sockets import (
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.forward import server as server_module
 from tunnel_rs.forward.dialogue import Dialogue
-from tunnel_rs.proto.messages import AuthResponse, SourceRequest, SourceResponse
+from tunnel_rs.proto.access import AccessList, Entry, of_tokens
+from tunnel_rs.proto.grants import Grant, Rule
+from tunnel_rs.proto.messages import AuthRequest, AuthResponse, SourceRequest, SourceResponse
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.proto.udp_frames import DatagramDecoder, encode_datagram
 from tunnel_rs.reports import ClientGone, SessionClosed, SessionOpened, SessionRefused
 from tunnel_rs.values import SourceUrl
 
 NOT_ALLOWED = "is not among the sources this server allows"
+
+
+def outcome(closed: SessionClosed) -> tuple[int, SourceUrl, int, int, str]:
+    return closed.session, closed.source, closed.sent, closed.received, closed.reason
 
 
 @pytest.fixture
@@ -85,8 +91,8 @@ async def test_a_request_is_connected_and_carries_bytes_both_ways(
     assert stream.data == b"answer"
     await until(lambda: len(bench.server.sessions) == 0)
     source = SourceUrl.parse(target.url)
-    assert bench.reported(SessionOpened) == [SessionOpened(1, source)]
-    assert bench.reported(SessionClosed) == [SessionClosed(1, source, 6, 8, "")]
+    assert [(r.session, r.source) for r in bench.reported(SessionOpened)] == [(1, source)]
+    assert list(map(outcome, bench.reported(SessionClosed))) == [(1, source, 6, 8, "")]
 
 
 async def test_payload_sent_behind_the_request_is_not_lost(
@@ -250,7 +256,8 @@ async def test_a_refused_target_is_told_with_its_address(bench: ServerBench) -> 
     peer = await bench.client()
     reason = await refused(peer, f"tcp://127.0.0.1:{port}")
     assert reason == f"cannot connect: 127.0.0.1:{port} refused the connection"
-    assert bench.reported(SessionRefused) == [SessionRefused(f"tcp://127.0.0.1:{port}", reason)]
+    (report,) = bench.reported(SessionRefused)
+    assert (report.source, report.reason) == (f"tcp://127.0.0.1:{port}", reason)
     assert len(bench.server.sessions) == 0
     await works(peer)
 
@@ -415,9 +422,8 @@ async def test_datagrams_pass_both_ways_with_their_boundaries(bench: ServerBench
         await until(lambda: stream.events == ["eof"])
         await until(lambda: bool(bench.reported(SessionClosed)))
         size = sum(map(len, sent))
-        assert bench.reported(SessionClosed)[0] == SessionClosed(
-            1, SourceUrl.parse(target.url), size, size, ""
-        )
+        (ended,) = map(outcome, bench.reported(SessionClosed))
+        assert ended == (1, SourceUrl.parse(target.url), size, size, "")
 
 
 async def test_with_a_client_that_offers_it_udp_goes_beside_the_stream(bench: ServerBench) -> None:
@@ -582,13 +588,142 @@ async def test_new_settings_apply_to_open_links_without_dropping_sessions(
         peer = await bench.client()
         stream = await peer.open(target.url)
         sock = await target.accept()
-        bench.server.apply(server_settings(allowed_tcp=(), tokens=lambda: (OTHER_TOKEN,)))
-        assert await refused(peer, target.url) == "this server forwards no TCP"
-        assert not (await bench.connect().ask_to_come_in(TOKEN)).accepted
+        bench.server.apply(server_settings(allowed_udp=(), access=of_tokens(OTHER_TOKEN, TOKEN)))
+        assert await refused(peer, "udp://127.0.0.1:9") == "this server forwards no UDP"
         assert await bench.connect().ask_to_come_in(OTHER_TOKEN) == AuthResponse(True)
         stream.stream.write(b"still")
         stream.stream.write_eof()
         assert await read_to_eof(sock) == b"still"
+
+
+async def test_sessions_whose_target_is_no_longer_allowed_are_ended_and_no_others(
+    target: TcpTarget,
+) -> None:
+    async with server_bench() as bench, echo_server() as other:
+        peer = await bench.client()
+        ended, kept = await peer.open(target.url), await peer.open(other.url)
+        sock = await target.accept()
+        only_other = Grant(tcp=(Rule(None, other.port, other.port),))
+        bench.server.apply(server_settings(access=AccessList((Entry(TOKEN, only_other),))))
+        with pytest.raises(ConnectionResetError):
+            await read_to_eof(sock)
+        await until(lambda: bool(bench.reported(SessionClosed)))
+        assert bench.reported(SessionClosed)[0].reason == "its target is no longer allowed"
+        assert "reset 1" in ended.events
+        kept.stream.write(b"still")
+        await until(lambda: bytes(kept.data) == b"still")
+        assert await refused(peer, target.url) == (
+            f"{target.url} is not among the sources this server allows"
+        )
+
+
+async def test_who_loses_the_token_is_sent_away_with_all_sessions(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(name="alice")), Entry(OTHER_TOKEN)))
+    async with server_bench(access=access) as bench:
+        peer, other = await bench.client(), bench.connect()
+        assert await other.ask_to_come_in(OTHER_TOKEN) == AuthResponse(True)
+        await peer.open(target.url)
+        sock = await target.accept()
+        bench.server.apply(server_settings(access=of_tokens(OTHER_TOKEN)))
+        error = await peer.link.wait_closed()
+        assert isinstance(error, LinkClosedError)
+        assert (error.code, error.reason) == (1, "auth_failed")
+        with pytest.raises(ConnectionResetError):
+            await read_to_eof(sock)
+        await peer.serving
+        (gone,) = bench.reported(ClientGone)
+        assert (gone.name, gone.reason) == ("alice", "its token has expired or was taken away")
+        assert other.link.error is None
+
+
+async def test_a_client_whose_token_expires_is_sent_away_at_that_time() -> None:
+    wall = 100.0
+    access = AccessList((Entry(TOKEN, Grant(expires=100.05)),))
+    async with server_bench(access=access, wall=lambda: wall) as bench:
+        peer = await bench.client()
+        wall = 100.05
+        assert (await peer.link.wait_closed()).reason == "auth_failed"  # type: ignore[attr-defined]
+        await peer.serving
+        assert bench.reported(ClientGone)[0].reason == "its token has expired or was taken away"
+
+
+async def test_a_token_taken_away_during_the_dialogue_lets_nobody_in() -> None:
+    async with server_bench() as bench:
+        peer = bench.connect()
+        dialogue = Dialogue(await peer.link.open_stream())
+        dialogue.send(AuthRequest(TOKEN))
+        bench.server.apply(server_settings(access=of_tokens(OTHER_TOKEN)))
+        assert b'"accepted":false' in await dialogue.receive()
+
+
+async def test_the_session_limit_of_a_token_holds_over_all_its_links(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(max_sessions=2)), Entry(OTHER_TOKEN)))
+    async with server_bench(access=access) as bench:
+        one, two, other = await bench.client(), await bench.client(), bench.connect()
+        await other.ask_to_come_in(OTHER_TOKEN)
+        first = await one.open(target.url)
+        sock = await target.accept()
+        await two.open(target.url)
+        assert await refused(one, target.url) == "Session limit reached"
+        await other.open(target.url)
+        first.stream.write_eof()
+        sock.close()
+        await until(lambda: len(bench.server.sessions) == 2)
+        await one.open(target.url)
+
+
+async def test_a_token_s_networks_and_ports_bind_its_holder_alone(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(tcp=(Rule(None, 1, 1),), udp=())), Entry(OTHER_TOKEN)))
+    async with server_bench(access=access) as bench:
+        peer, other = await bench.client(), bench.connect()
+        await other.ask_to_come_in(OTHER_TOKEN)
+        assert "not among the sources" in await refused(peer, target.url)
+        assert await refused(peer, "udp://127.0.0.1:1") == "this server forwards no UDP"
+        await other.open(target.url)
+        (first, _) = bench.reported(SessionRefused)
+        assert (first.peer, first.source) == (peer.link.other.peer, target.url)
+
+
+async def test_a_bandwidth_limit_slows_both_ways_and_loses_nothing(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(bandwidth=400_000)),))
+    async with server_bench(access=access) as bench:
+        peer = await bench.client()
+        stream = await peer.open(target.url)
+        sock = await target.accept()
+        payload = bytes(range(256)) * 900  # 230 kB: 100 kB at once, the rest in 0.3 s
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        stream.stream.write(payload)
+        stream.stream.write_eof()
+        assert await read_to_eof(sock) == payload
+        assert loop.time() - began > 0.25
+        began = loop.time()
+        await send(sock, payload)
+        sock.close()
+        await until(lambda: "eof" in stream.events)
+        assert bytes(stream.data) == payload
+        assert loop.time() - began > 0.25
+
+
+async def test_who_asked_what_was_reached_and_how_much_is_reported(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(name="alice")),))
+    async with server_bench(access=access) as bench:
+        peer = await bench.client()
+        stream = await peer.open(target.url.replace("127.0.0.1", "localhost"))
+        sock = await target.accept()
+        await send(sock, b"four")
+        sock.close()
+        stream.stream.write_eof()
+        await until(lambda: bool(bench.reported(SessionClosed)))
+        (opened,), (closed,) = bench.reported(SessionOpened), bench.reported(SessionClosed)
+        who = (peer.link.other.peer, "alice", target.url.removeprefix("tcp://"))
+        assert (opened.peer, opened.name, opened.target) == who
+        assert (closed.peer, closed.name, closed.target) == who
+        assert (closed.sent, closed.received) == (4, 0)
+        peer.link.close(0, "done")
+        await peer.serving
+        (gone,) = bench.reported(ClientGone)
+        assert (gone.name, gone.sent, gone.received) == ("alice", 4, 0)
 
 
 async def test_the_answer_comes_before_the_target_s_first_bytes(
@@ -604,3 +739,36 @@ async def test_the_answer_comes_before_the_target_s_first_bytes(
     recorder = Recorder(stream, attach=False)  # type: ignore[arg-type]
     dialogue.hand_over(recorder)
     await until(lambda: recorder.data == b"220 banner")
+
+
+async def test_the_status_shows_each_client_with_its_sessions(target: TcpTarget) -> None:
+    access = AccessList((Entry(TOKEN, Grant(name="alice")), Entry(OTHER_TOKEN)))
+    async with server_bench(access=access) as bench:
+        peer = await bench.client()
+        stream = await peer.open(target.url)
+        stream.stream.write(b"hello")
+        sock = await target.accept()
+        assert await asyncio.get_running_loop().sock_recv(sock, 9) == b"hello"
+        (status,) = bench.server.peers
+        assert (status.peer, status.name, status.by) == (CLIENT_ID, "alice", "token")
+        assert (status.sent, status.received) == (0, 5)
+        assert [path.address for path in status.paths] == ["192.0.2.9:4242"]
+        assert bench.server.moved == {status.link: (0, 5)}
+        (session,) = status.sessions
+        assert (str(session.source), session.received) == (target.url, 5)
+        assert session.target == target.url.removeprefix("tcp://")
+        assert await bench.server.ping() == {str(CLIENT_ID): 0.001}
+
+
+async def test_a_disconnected_client_is_told_why_and_may_come_again() -> None:
+    async with server_bench() as bench:
+        peer = await bench.client()
+        await until(lambda: bool(bench.server.peers))
+        assert bench.server.disconnect("00" * 5, "no") == 0
+        assert bench.server.disconnect(str(CLIENT_ID)[:10], "closed by the operator") == 1
+        error = await peer.link.wait_closed()
+        assert isinstance(error, LinkClosedError)
+        assert (error.code, error.reason) == (0, "closed by the operator")
+        await peer.serving
+        assert bench.reported(ClientGone)[0].reason == "closed by the operator"
+        await bench.client()

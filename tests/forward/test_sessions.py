@@ -1,14 +1,15 @@
 """Tests of `tunnel_rs.forward.sessions`."""
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
 from tests.support.sockets import until
 
 from tunnel_rs.forward.sessions import Session, Sessions
 from tunnel_rs.net.splice import SpliceEnd
-from tunnel_rs.reports import Report, SessionClosed, SessionOpened
-from tunnel_rs.values import SourceUrl
+from tunnel_rs.reports import Report, SessionClosed, SessionOpened, SessionStatus
+from tunnel_rs.values import SocketAddr, SourceUrl
 
 SOURCE = SourceUrl.parse("tcp://127.0.0.1:22")
 
@@ -21,7 +22,7 @@ def taken(sessions: Sessions) -> Session:
 
 def test_a_session_is_numbered_reported_and_frees_its_slot_once() -> None:
     reports: list[Report] = []
-    sessions = Sessions(reports.append, limit=1)
+    sessions = Sessions(reports.append, limit=1, now=lambda: 0.0)
     with taken(sessions) as session:
         session.opened()
     session.ended(SpliceEnd(1, 2, ""))
@@ -39,7 +40,7 @@ def test_at_the_limit_there_is_no_slot() -> None:
 
 def test_setting_up_that_fails_frees_the_slot_without_a_report() -> None:
     reports: list[Report] = []
-    sessions = Sessions(reports.append, limit=1)
+    sessions = Sessions(reports.append, limit=1, now=lambda: 0.0)
     with pytest.raises(OSError), taken(sessions):
         raise OSError("no")
     assert len(sessions) == 0
@@ -48,7 +49,7 @@ def test_setting_up_that_fails_frees_the_slot_without_a_report() -> None:
 
 def test_failing_after_the_opening_was_reported_is_reported_too() -> None:
     reports: list[Report] = []
-    sessions = Sessions(reports.append, limit=1)
+    sessions = Sessions(reports.append, limit=1, now=lambda: 0.0)
     with pytest.raises(OSError), taken(sessions) as session:
         session.opened()
         raise OSError("no")
@@ -67,11 +68,46 @@ async def test_waiting_ends_when_the_last_session_has_ended() -> None:
     await until(waiting.done)
 
 
-def test_aborting_all_reaches_every_session_that_can_be_aborted() -> None:
+@dataclass
+class FakeCarrier:
+    sent: int = 0
+    received: int = 0
+    reason: str | None = None
+
+    def abort(self, reason: str) -> None:
+        self.reason = reason
+
+
+def test_aborting_all_reaches_every_session_and_those_still_set_up_later() -> None:
     sessions = Sessions(lambda _: None, limit=9)
-    reasons: list[str] = []
-    taken(sessions)  # still setting up: nothing to abort
-    taken(sessions).abort = reasons.append
-    taken(sessions).abort = reasons.append
+    early, late = FakeCarrier(), FakeCarrier()
+    taken(sessions).carried_by(early)
+    setting_up = taken(sessions)
     sessions.abort_all("bye")
-    assert reasons == ["bye", "bye"]
+    assert early.reason == "bye"
+    setting_up.carried_by(late)
+    assert late.reason == "bye"
+
+
+def test_one_session_is_aborted_by_its_number() -> None:
+    sessions = Sessions(lambda _: None, limit=9)
+    carriers = [FakeCarrier(), FakeCarrier()]
+    for carrier in carriers:
+        taken(sessions).carried_by(carrier)
+    assert sessions.abort(2, "killed")
+    assert not sessions.abort(3, "killed")
+    assert [carrier.reason for carrier in carriers] == [None, "killed"]
+
+
+def test_the_status_of_a_session_and_the_totals_of_all() -> None:
+    clock = [5.0]
+    sessions = Sessions(lambda _: None, limit=9, now=lambda: clock[0])
+    gone, open_ = taken(sessions), taken(sessions)
+    gone.ended(SpliceEnd(100, 200, ""))
+    assert open_.status.sent == 0
+    open_.carried_by(FakeCarrier(sent=1, received=2))
+    open_.target = SocketAddr("127.0.0.1", 22)
+    clock[0] = 7.5
+    assert open_.status == SessionStatus(2, SOURCE, "127.0.0.1:22", 1, 2, 2.5)
+    assert sessions.totals == (101, 202)
+    assert sessions.begun == 2 and [s.number for s in sessions] == [2]

@@ -14,8 +14,15 @@ from tests.support.ice_scene import (
 )
 from tests.support.sockets import UdpTarget, connect, echo_server, read_exactly, read_to_eof, send
 
-from tunnel_rs.errors import ProtocolError, TargetError, WrongPeerError
-from tunnel_rs.ice.manual import ManualClient, fixed_source, serve_manual
+from tunnel_rs.errors import LinkClosedError, ProtocolError, TargetError, WrongPeerError
+from tunnel_rs.ice.link import ICE_LOST
+from tunnel_rs.ice.manual import (
+    ManualClient,
+    ended_in_order,
+    fixed_source,
+    lost,
+    serve_manual,
+)
 from tunnel_rs.ice.settings import ClientRequest
 from tunnel_rs.net.resolver import SystemResolver
 from tunnel_rs.proto.certificates import Certificate
@@ -147,6 +154,20 @@ async def test_an_offer_of_the_original_without_source_gets_no_answer() -> None:
 
 async def test_an_offer_with_a_source_of_another_scheme_gets_no_answer() -> None:
     assert "tcp:// or udp://" in str(await refused_offer(Offer(ICE, source="http://127.0.0.1:80")))
+
+
+async def test_an_answer_is_not_taken_for_an_offer() -> None:
+    error = await refused_offer(Offer(ICE, fingerprint=Certificate().fingerprint))
+    assert "this is an answer" in str(error)
+
+
+def test_a_session_that_a_program_ended_is_told_from_one_that_was_lost() -> None:
+    closed = LinkClosedError(0, "done", by_peer=True, by_application=True)
+    silent = LinkClosedError(0, "no answer for 6 s")
+    without_ice = LinkClosedError(0, ICE_LOST, by_peer=True, by_application=True)
+    assert ended_in_order(closed)
+    assert not ended_in_order(silent) and not ended_in_order(without_ice)
+    assert "no answer for 6 s; start both sides again" in str(lost(silent))
 
 
 async def test_an_answer_without_fingerprint_is_refused() -> None:

@@ -27,6 +27,15 @@ def test_only_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_only_one_at_a_time_also_for_users_who_look_for_another_file(tmp_path: Path) -> None:
+    with InstanceLock(tmp_path / "one.lock"):
+        with pytest.raises(LocalError, match="another VPN client"):
+            InstanceLock(tmp_path / "other.lock").__enter__()
+    with InstanceLock(tmp_path / "other.lock"):
+        pass
+
+
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     code = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support.endpoints import DEFAULTS, End, Path, connected, open_end, until
+from tests.support.recorder import Recorder
 from tests.support.tape import Tape
 from tests.support.virtual_time import virtual_time
 
@@ -127,6 +128,33 @@ async def test_all_that_is_written_in_one_turn_leaves_in_one_flush() -> None:
         await asyncio.sleep(0)
         assert len(flushes) == 1
         assert sum(-(-len(train) // size) for train, size, _ in pair.client.path.sent) <= 20
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "stock"])
+@virtual_time
+async def test_datagrams_find_the_stream_they_accompany(fast: bool) -> None:
+    settings = TransportSettings(fast_path=fast)
+    async with connected(settings, dialling=settings) as pair:
+        near = [Recorder(await pair.here.open_stream()) for _ in range(3)]
+        far = []
+        for recorder in near:
+            recorder.stream.write(b"open")
+            far.append(Recorder(await soon(pair.there.accept_stream())))
+        for number, (here, there) in enumerate(zip(near, far, strict=True)):
+            here.stream.send_datagrams([b"%d up" % number] * 50)
+            there.stream.send_datagrams([b"%d down" % number] * 50)
+        await until(lambda: all(len(each.datagrams) == 50 for each in near + far))
+        for number, (here, there) in enumerate(zip(near, far, strict=True)):
+            assert set(there.datagrams) == {b"%d up" % number}
+            assert set(here.datagrams) == {b"%d down" % number}
+        largest = near[0].stream.max_datagram
+        near[0].stream.send_datagrams([bytes(largest)])
+        await until(lambda: far[0].datagrams[-1] == bytes(largest))
+        near[1].stream.reset(0)
+        near[1].stream.stop(0)
+        assert near[1].stream.max_datagram == 0
+        assert near[1].stream.send_datagrams([b"late"]) == 1
+        far[1].stream.send_datagrams([b"to nobody"])
 
 
 @virtual_time

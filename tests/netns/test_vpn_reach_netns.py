@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.vpn_lab import FAR, FAR_SIDE, SERVER_ADDRESS, Lab, eventually, needs_lab, vpn_lab
+from tests.support.vpn_lab import FAR, FAR_SIDE, SERVER_ADDRESS, Lab, needs_lab, vpn_lab
 
-pytestmark = [pytest.mark.netns, needs_lab]
+pytestmark = [pytest.mark.netns, needs_lab, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
@@ -42,14 +42,3 @@ def test_everything_goes_through_a_tunnel_by_a_relay_that_is_found_again(lab: La
         assert lab.seen_from(namespace, port=7001) == FAR_SIDE
     client.stop()
     assert lab.seen_from(namespace, port=7002).startswith("192.0.2.")
-
-
-def test_a_command_without_privileges_is_let_in_over_a_relay(lab: Lab) -> None:
-    relay, _ = lab.start_infrastructure()
-    reach = ("--relay-url", relay, "--dns-server", "none")
-    lab.start_server("--network", "10.7.0.0/24", "--forward", reach=reach)
-    namespace = lab.client()
-    with lab.cut_off(namespace, f"ip daddr {SERVER_ADDRESS} udp dport 4433"):
-        running = lab.start_exec(namespace, "ping", "-c", "1", "-w", "5", "10.7.0.1", reach=reach)
-        eventually(lambda: running.process.poll() is not None, lambda: running.text)
-        assert running.process.returncode == 0, running.text

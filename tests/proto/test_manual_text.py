@@ -74,6 +74,12 @@ def test_words_around_the_block_are_left_out_and_counted() -> None:
     assert find_block(BlockKind.OFFER, text) == (BODY, 2)
 
 
+def test_a_payload_alone_is_enough_as_a_qr_code_holds_nothing_else() -> None:
+    assert found(f"scanned:\n{encode_payload(BODY)}\n") == BODY
+    with pytest.raises(ProtocolError, match="no offer in the text"):
+        found(encode_payload(BODY)[:76])
+
+
 def test_a_second_beginning_starts_over() -> None:
     head = "\n".join(BLOCK.split("\n")[:4])
     assert found(f"{head}\n{BLOCK}") == BODY

@@ -40,3 +40,11 @@ def test_over_any_time_no_more_than_rate_and_burst_gets_through(
         now += pause
         through += tokens if bucket.try_spend(tokens, now) else 0
     assert through <= 30 + 10 * now + 1e-6
+
+
+def test_another_rate_holds_from_now_on_and_debts_stay() -> None:
+    bucket = TokenBucket(10, 10, now=0)
+    assert bucket.spend(30, now=0) == 2
+    bucket.set_rate(20, 5, now=1)
+    assert bucket.spend(0, now=1) == 0.5
+    assert bucket.try_spend(5, now=9) and not bucket.try_spend(1, now=9)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_rs.errors import ConfigError
-from tunnel_rs.proto.tokens import ALPHABET, check_token, generate_token, parse_token_file
+from tunnel_rs.proto.tokens import ALPHABET, check_token, generate_token
 from tunnel_rs.values import Secret
 
 VALID = ["iAAAAAAAAAAAAAAAAA", "iabcdefghijklmnopg", "iZ9-_.Z9-_.Z9-_.ZU"]
@@ -131,50 +130,3 @@ def test_no_text_raises_anything_but_a_one_line_value_error(text: str) -> None:
         check_token(text)
     except ValueError as error:
         assert "\n" not in str(error)
-
-
-def test_a_file_has_one_token_a_line_with_comments_and_blank_lines() -> None:
-    text = f"# ours\n\n{VALID[0]}\r\n  {VALID[1]}\t# laptop\n   \n#{VALID[2]}\n{VALID[2]}#end"
-    assert parse_token_file(text, "tokens") == tuple(map(Secret, VALID))
-
-
-def test_a_token_given_twice_counts_once() -> None:
-    assert parse_token_file(f"{VALID[0]}\n{VALID[0]}\n", "tokens") == (Secret(VALID[0]),)
-
-
-@pytest.mark.parametrize("text", ["", "\n", "# nothing\n\n", "\ufeff"])
-def test_a_file_without_tokens_has_none(text: str) -> None:
-    assert parse_token_file(text, "tokens") == ()
-
-
-def test_a_byte_order_mark_is_ignored() -> None:
-    assert parse_token_file("\ufeff" + VALID[0], "tokens") == (Secret(VALID[0]),)
-
-
-@pytest.mark.parametrize(
-    ("bad", "says"),
-    [
-        ("short", "a token has 18 characters, this has 5"),
-        (WRONG_CHECK_CHARACTER, "the token's check character does not fit"),
-        (f"{VALID[0]} {VALID[1]}", "a token has 18 characters, this has 37"),
-        (f"{VALID[0]}\u2028{VALID[1]}", "a token has 18 characters, this has 37"),
-    ],
-)
-def test_a_bad_line_is_named_by_file_and_number_without_its_text(bad: str, says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_token_file(f"# one\n{VALID[0]}\n\n{bad}\n", "/etc/tokens")
-    assert str(caught.value).startswith(f"/etc/tokens, line 4: {says}")
-    assert bad not in "".join(traceback.format_exception(caught.value))
-
-
-@given(st.lists(bodies.map(token_of), max_size=5, unique=True))
-def test_what_is_written_is_read_again(tokens: list[str]) -> None:
-    assert parse_token_file("\n".join(tokens), "f") == tuple(map(Secret, tokens))
-
-
-@given(st.text(max_size=80))
-def test_no_file_raises_anything_but_config_errors(text: str) -> None:
-    try:
-        parse_token_file(text, "f")
-    except ConfigError as error:
-        assert str(error).startswith("f, line ")

@@ -19,7 +19,8 @@ def test_defaults_are_those_of_the_specification() -> None:
     assert settings.receive_window == settings.send_window == DEFAULT_WINDOW == 8 << 20
     assert (settings.idle_timeout, settings.keep_alive) == (300.0, 15.0)
     assert settings.handshake_timeout == 10.0 and settings.silence_timeout is None
-    assert settings.fast_path and settings.offload and settings.max_streams == 256
+    assert settings.fast_path and settings.offload and settings.datagrams
+    assert settings.max_streams == 256
 
 
 def test_windows_have_bounds_around_the_default() -> None:

@@ -14,6 +14,7 @@ from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.forward.server import ForwardServer
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
 from tunnel_rs.net.resolver import Resolve
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.messages import (
@@ -37,7 +38,7 @@ def server_settings(**changes: Any) -> ServerSettings:
     fields: dict[str, Any] = {
         "allowed_tcp": LOOPBACK,
         "allowed_udp": LOOPBACK,
-        "tokens": lambda: (TOKEN,),
+        "access": of_tokens(TOKEN),
     }
     return ServerSettings(**{**fields, **changes})
 
@@ -119,11 +120,11 @@ async def server_bench(
     *,
     penalties: FailurePenalties | None = None,
     resolve: Resolve | None = None,
-    tokens: Callable[[], tuple[Secret[str], ...]] = lambda: (TOKEN,),
+    wall: Callable[[], float] = lambda: 0.0,
     **changes: Any,
 ) -> AsyncIterator[ServerBench]:
-    settings = server_settings(tokens=tokens, **changes)
-    bench = ServerBench(settings, penalties=penalties, resolve=resolve)
+    settings = server_settings(**changes)
+    bench = ServerBench(settings, penalties=penalties, resolve=resolve, wall=wall)
     try:
         yield bench
     finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.link import StreamReceiver
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import Buffer, EndpointId, SourceUrl
 
 SERVER_ID = EndpointId(
@@ -248,6 +249,15 @@ class MemoryLink:
         self._next_id = first_id
         self._accepted: asyncio.Queue[MemoryStream] = asyncio.Queue()
         self._changed = asyncio.Event()
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        return (PathStatus(self.address, "direct", 0.001),)
+
+    async def ping(self) -> float:
+        self._check()
+        await asyncio.sleep(0)
+        return 0.001
 
     async def open_stream(self) -> MemoryStream:
         while len(self.streams) >= self.sizes.stream_limit and self.error is None:

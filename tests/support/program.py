@@ -22,8 +22,10 @@ class Ended:
 
 
 def tunnel_rs(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
-    """Run with nothing but `environ` (and HOME=/nowhere) in the environment."""
-    return run(arguments, {"HOME": "/nowhere", **(environ or {})})
+    """Run with nothing but `environ` in the environment (and HOME=/nowhere, and no control
+    socket)."""
+    own = {"HOME": "/nowhere", "TUNNEL_RS_CONTROL_SOCKET": "none"}
+    return run(arguments, {**own, **(environ or {})})
 
 
 def run_vpn(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
@@ -32,6 +34,14 @@ def run_vpn(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
 
     environment = {"HOME": "/nowhere", **(environ or {})}
     return run(arguments, environment, program=vpn.cli, name=vpn.PROGRAM)
+
+
+def run_ice(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
+    """The same with `tunnel-rs-ice`."""
+    from tunnel_rs.cli import ice
+
+    environment = {"HOME": "/nowhere", **(environ or {})}
+    return run(arguments, environment, program=ice.cli, name=ice.PROGRAM)
 
 
 def run(

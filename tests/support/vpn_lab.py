@@ -21,13 +21,25 @@ from uuid import uuid4
 
 import pytest
 
+from tunnel_rs.config.keyfile import write_secret_key
+from tunnel_rs.proto.raw_keys import Identity
+from tunnel_rs.proto.tokens import generate_token
+from tunnel_rs.values import Secret
+
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 PROGRAM = [sys.executable, "-c", "from tunnel_rs.cli.vpn import main; main()"]
 SELF_HOSTED = [sys.executable, "-c", "from tunnel_rs.cli.main import main; main()"]
 DIRECT = ("--relay-url", "none", "--dns-server", "none")
-TIMEOUT = 15.0
+TIMEOUT = 60.0
 
 SERVER_ADDRESS, FAR, FAR_SIDE = "192.0.2.1", "198.51.100.7", "198.51.100.1"
+SERVER_ADDRESS6 = "2001:db8:1::1"
+AT, AT6 = f"{SERVER_ADDRESS}:4433", f"[{SERVER_ADDRESS6}]:4433"
+"""Where the server listens."""
+
+
+def new_token() -> str:
+    return generate_token(os.urandom).reveal()
 
 
 def what_is_missing() -> str:
@@ -108,9 +120,12 @@ class Lab:
         self.far = self.namespace("f")
         self._wire(self.server, self.far, (FAR_SIDE, FAR), ("2001:db8:7::1", "2001:db8:7::7"))
         run("ip", "-n", self.server, "addr", "add", f"{SERVER_ADDRESS}/24", "dev", "lo")
+        run("ip", "-n", self.server, "addr", "add", f"{SERVER_ADDRESS6}/128", "dev", "lo")
         run("ip", "-n", self.far, "route", "add", "192.0.2.0/24", "via", FAR_SIDE)
-        self.endpoint_id = self.tool("generate-server-key", "-o", str(self.key)).split()[-1]
-        self.tokens.write_text(self.tool("generate-token", "-c", "3"))
+        seed = Secret(os.urandom(32))
+        write_secret_key(self.key, seed, force=False)
+        self.endpoint_id = str(Identity(seed).endpoint_id)
+        self.tokens.write_text("".join(f"{new_token()}\n" for _ in range(12)))
 
     def namespace(self, suffix: str) -> str:
         name = f"{self._name}{suffix}"
@@ -119,8 +134,8 @@ class Lab:
         run("ip", "-n", name, "link", "set", "lo", "up")
         return name
 
-    def client(self, *, default_route: bool = True) -> str:
-        """Another client's namespace."""
+    def client(self, *, default_route: bool = True, ipv6: bool = False) -> str:
+        """Another client's namespace; `ipv6`: it has an address and a route of that family, too."""
         number = len(self.clients) + 2
         name = self.namespace(f"c{number}")
         self._wire(self.server, name, (f"192.0.2.{number + 100}", f"192.0.2.{number}"))
@@ -136,6 +151,12 @@ class Lab:
         )
         if default_route:
             run("ip", "-n", name, "route", "add", "default", "via", SERVER_ADDRESS)
+        if ipv6:
+            near, own, device = f"2001:db8:1:{number}::1", f"2001:db8:1:{number}::2", name[-6:]
+            for where, address, end in ((self.server, near, device), (name, own, self.server[-6:])):
+                place = (f"{address}/64", "dev", f"to{end}", "nodad")
+                run("ip", "-n", where, "addr", "add", *place)
+            run("ip", "-n", name, "route", "add", "default", "via", near)
         self.clients.append(name)
         return name
 
@@ -164,20 +185,13 @@ class Lab:
 
     # Programs
 
-    def tool(self, *arguments: str) -> str:
-        """Run a short command of the program, outside of the namespaces."""
-        environment = os.environ | {"PYTHONPATH": str(SOURCES)}
-        done = subprocess.run(
-            [*PROGRAM, *arguments], env=environment, capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
     def start(
         self,
         namespace: str,
         *arguments: str,
         wrapper: tuple[str, ...] = (),
         program: list[str] = PROGRAM,
+        folder: Path | None = None,
     ) -> Program:
         self._programs += 1
         log = self._folder / f"{self._programs}-{namespace}.log"
@@ -187,6 +201,7 @@ class Lab:
                 ["ip", "netns", "exec", namespace, *self._mounts(namespace), *wrapper]
                 + [*program, *arguments],
                 env=environment,
+                cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -201,15 +216,25 @@ class Lab:
 
     def resolv_conf(self, namespace: str) -> Path:
         """What the programs in a namespace see as /etc/resolv.conf."""
-        path = self._folder / f"etc-{namespace}"
-        if not path.exists():
-            path.write_text(f"nameserver {self._name_server}\n")
-        return path
+        return self._etc(namespace) / "resolv.conf"
+
+    def _etc(self, namespace: str) -> Path:
+        """What they see as /etc: the machine's, with a resolv.conf (and what programs put beside
+        it) of their own."""
+        etc = self._folder / f"etc-{namespace}"
+        if not etc.exists():
+            etc.mkdir()
+            for name in os.listdir("/etc"):
+                if not name.startswith("resolv.conf"):
+                    (etc / name).symlink_to(self._folder / "etc" / name)
+            (self._folder / "etc").mkdir(exist_ok=True)
+            (etc / "resolv.conf").write_text(f"nameserver {self._name_server}\n")
+        return etc
 
     def _mounts(self, namespace: str) -> list[str]:
-        """A command that runs the next one with a resolv.conf of its own."""
-        script = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
-        return ["sh", "-ec", script, "sh", str(self.resolv_conf(namespace))]
+        """A command that runs the next one with an /etc of its own."""
+        script = 'mount --bind /etc "$1"; mount --bind "$2" /etc; shift 2; exec "$@"'
+        return ["sh", "-ec", script, "sh", str(self._folder / "etc"), str(self._etc(namespace))]
 
     def status(self, namespace: str) -> list[dict[str, Any]]:
         """What `status --json` says."""
@@ -226,7 +251,7 @@ class Lab:
         self,
         namespace: str,
         *command: str,
-        reach: tuple[str, ...] = (*DIRECT, "--peer-addr", f"{SERVER_ADDRESS}:4433"),
+        reach: tuple[str, ...] = (*DIRECT, "--peer-addr", AT),
     ) -> Program:
         """`exec` of a command."""
         where = ["-n", self.endpoint_id, *reach]
@@ -251,19 +276,47 @@ class Lab:
         )
         for arguments in (("relay", "-c", str(relay)), ("dns-server", "-c", str(discovery))):
             self.start(self.far, *arguments, "--json", program=SELF_HOSTED).wait("ready")
-        resolver = (
-            *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
-            *(f"--listen-address={FAR}", "--bind-interfaces", "--user=root", "--pid-file"),
-            *(f"--address=/relay.example/{FAR}", f"--server=/dns.iroh.link/{FAR}#5353"),
-        )
-        self.start(self.far, program=list(resolver))
+        names = (f"--address=/relay.example/{FAR}", f"--server=/dns.iroh.link/{FAR}#5353")
+        self.start_dnsmasq(self.far, FAR, *names)
         self._name_server = FAR
         return "http://relay.example:3340", f"http://{FAR}:8080/pkarr"
 
-    def start_server(self, *arguments: str, reach: tuple[str, ...] = DIRECT) -> Program:
+    def start_dnsmasq(self, namespace: str, address: str, *names: str) -> None:
+        """A resolver that knows `names` (in the words of dnsmasq) and no others."""
+        options = ("--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts")
+        place = (f"--listen-address={address}", "--bind-interfaces", "--user=root", "--pid-file")
+        program = self.start(namespace, *options, *place, *names, program=["dnsmasq"])
+        eventually(lambda: "started" in program.text, lambda: program.text)
+
+    def start_sshd(self, address: str) -> Path:
+        """OpenSSH's server in the server's namespace; the key to log in as root with."""
+        host_key, key = self._folder / "host_key", self._folder / "user_key"
+        for path in (host_key, key):
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
+        os.makedirs(
+            "/run/sshd", mode=0o755, exist_ok=True
+        )  # sshd insists; packages may not make it
+        config = self._folder / "sshd_config"
+        config.write_text(
+            f"ListenAddress {address}:22\nHostKey {host_key}\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {key}.pub\nStrictModes no\nUseDNS no\n"
+            "PermitRootLogin prohibit-password\n"
+        )
+        sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+        program = self.start(self.server, "-D", "-e", "-f", str(config), program=[str(sshd)])
+        eventually(lambda: "Server listening" in program.text, lambda: program.text)
+        return key
+
+    def start_server(
+        self,
+        *arguments: str,
+        reach: tuple[str, ...] = DIRECT,
+        at: str = AT,
+        wrapper: tuple[str, ...] = (),
+    ) -> Program:
         keys = ["--secret-file", str(self.key), "--auth-tokens-file", str(self.tokens)]
-        bind = ["--bind", f"{SERVER_ADDRESS}:4433"]
-        server = self.start(self.server, "server", "--json", *keys, *bind, *reach, *arguments)
+        options = (*keys, "--bind", at, *reach, *arguments)
+        server = self.start(self.server, "server", "--json", *options, wrapper=wrapper)
         server.wait("ready")
         return server
 
@@ -274,7 +327,7 @@ class Lab:
         token: int = 0,
         up: bool = True,
         wrapper: tuple[str, ...] = (),
-        reach: tuple[str, ...] = (*DIRECT, "--peer-addr", f"{SERVER_ADDRESS}:4433"),
+        reach: tuple[str, ...] = (*DIRECT, "--peer-addr", AT),
     ) -> Program:
         where = ["-n", self.endpoint_id, *reach]
         file = ["--auth-token-file", str(self._token_file(token))]

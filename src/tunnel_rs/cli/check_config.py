@@ -9,18 +9,22 @@ import click
 
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
+from tunnel_rs.config import ice_build
 from tunnel_rs.config.build import build_client, build_server
 from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.option import Option, Role
+from tunnel_rs.config.ice_values import mode_of
+from tunnel_rs.config.option import Option
 from tunnel_rs.config.sources import Values, collect
-from tunnel_rs.config.tables import options_for
+from tunnel_rs.config.tables import MANUAL
 from tunnel_rs.config.vpn_build import build_vpn_client, build_vpn_server
 
-_BUILDERS: Mapping[Role, Callable[[Values], object]] = {
-    Role.SERVER: build_server,
-    Role.CLIENT: build_client,
-    Role.VPN_SERVER: build_vpn_server,
-    Role.VPN_CLIENT: build_vpn_client,
+_BUILDERS: Mapping[str, Callable[[Values], object]] = {
+    "tunnel-rs server": build_server,
+    "tunnel-rs client": build_client,
+    "tunnel-rs-vpn server": build_vpn_server,
+    "tunnel-rs-vpn client": build_vpn_client,
+    "tunnel-rs-ice server": ice_build.build_server,
+    "tunnel-rs-ice client": ice_build.build_client,
 }
 
 
@@ -39,21 +43,25 @@ def check_config(console: Console, file: Path) -> None:
     """
     content = ConfigFile.read(file)
     role = content.role
-    values = collect(role, {}, os.environ, content)
-    _BUILDERS[role](values)
+    program = click.get_current_context().find_root().command.name
+    if program == MANUAL.program and role in MANUAL.options and content.table.program != program:
+        mode_of(content)  # says which modes this program has
+    values = collect(role, {}, os.environ, content, content.table.mode)
+    command = values.table.command(role)
+    _BUILDERS[command](values)
     if console.writes_data:
         settings = {key: {"value": shown, "origin": origin} for key, shown, origin in rows(values)}
         event = {"event": "config", "file": str(file), "role": role, "settings": settings}
         console.data(json_text.dumps(event))
         return
-    console.data(f"{file}: good for `{role.command}`")
+    console.data(f"{file}: good for `{command}`")
     for key, shown, origin in rows(values):
         console.data(f"  {key} = {shown}  ({origin})")
 
 
 def rows(values: Values) -> Iterator[tuple[str, str, str]]:
     """Key, value as text (secrets masked) and origin of every option that a file can set."""
-    for option in options_for(values.role):
+    for option in values.options:
         if option.key:
             yield option.key, _shown(option, values.get(option)), values.origin(option).where
 

@@ -7,13 +7,13 @@ import click
 
 from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
-from tunnel_rs.cli.hints import warn_of_exposed_secrets
+from tunnel_rs.cli.hints import warn_of_exposed_secrets, warn_of_open_key_file
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.running import run_client
 from tunnel_rs.config.build import ClientConfig, build_client
+from tunnel_rs.config.operations import OperationSettings, operation_settings
 from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus, UsageError
-from tunnel_rs.net.link import Link
 from tunnel_rs.reports import Reporter
 
 
@@ -36,19 +36,21 @@ def client(console: Console, **given: Any) -> ExitStatus:
     if config.forward.stdio and console.writes_data:
         raise UsageError("--json cannot be given beside --stdio: stdout carries the stream")
     warn_of_exposed_secrets(values, console.report)
-    return event_loop.run(_forward(config, console.report))
+    warn_of_open_key_file(values, console.report)
+    return event_loop.run(_forward(config, operation_settings(values), console.report))
 
 
-async def _forward(config: ClientConfig, report: Reporter) -> ExitStatus:
+async def _forward(
+    config: ClientConfig, settings: OperationSettings, report: Reporter
+) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
-    from tunnel_rs.forward.client import ForwardClient
-    from tunnel_rs.iroh.endpoint import Endpoint
+    from tunnel_rs.api import Client
+    from tunnel_rs.cli.control_commands import client_commands
+    from tunnel_rs.cli.operations import Operations
 
-    endpoint = await Endpoint.bind(config.endpoint, accept=False, report=report)
-
-    async def connect() -> Link:
-        return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
-
-    client = ForwardClient(config.forward, connect, report)
-    endpoint.on_relay_up = client.retry_now
-    return await run_client(endpoint, client, report)
+    async with Operations(settings, Role.CLIENT, report, os.environ) as operations:
+        report = operations.report
+        client = await Client.bind(config, report)
+        forward = client.forward
+        operations.observe(client.endpoint.endpoint_id, forward, client_commands(forward))
+        return await run_client(client.endpoint, forward, report)

@@ -3,7 +3,7 @@
 import json
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TextIO
 
@@ -12,6 +12,7 @@ import click
 from tunnel_rs.cli import wording
 from tunnel_rs.cli.exits import Outcome
 from tunnel_rs.cli.wording import Level, Line
+from tunnel_rs.net.clock import timestamp, wall_clock
 from tunnel_rs.reports import Notice, Report, Reporter, silent
 
 
@@ -22,7 +23,7 @@ class Form(StrEnum):
     """A line for people on stderr."""
 
     JSON_LOG = "json"
-    """One JSON object a line on stderr (`--log-format json`)."""
+    """One JSON object a line on stderr (`--log-format json`), with time and level."""
 
     JSON_DATA = "json-data"
     """One JSON object a line on stdout (`--json`); errors are also a line of text on stderr."""
@@ -40,6 +41,7 @@ class Console:
         form: Form = Form.TEXT,
         color: bool = False,
         listener: Reporter = silent,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """`level`: the least important lines that are shown; JSON follows it too. `listener` gets
         every report, shown or not."""
@@ -49,6 +51,7 @@ class Console:
         self._color = color
         self.level = level
         self._listener = listener
+        self._wall = wall
 
     @property
     def shows_details(self) -> bool:
@@ -68,9 +71,10 @@ class Console:
             return
         if self._form is Form.TEXT:
             self._write_text(line)
+        elif self._form is Form.JSON_DATA:
+            self._write(self._out, wording.event(report))
         else:
-            stream = self._out if self._form is Form.JSON_DATA else self._err
-            self._write(stream, wording.event(report))
+            self._write(self._err, wording.log_event(report, timestamp(self._wall())))
 
     def data(self, text: str) -> None:
         """Print what the command was asked for, on stdout."""
@@ -86,7 +90,10 @@ class Console:
             return
         if self._form is not Form.TEXT:
             event = {"event": "error", "message": outcome.text, "exit_status": outcome.status}
-            stream = self._out if self._form is Form.JSON_DATA else self._err
+            stream = self._out
+            if self._form is Form.JSON_LOG:
+                stream = self._err
+                event = {"time": timestamp(self._wall()), "level": "error", **event}
             self._write(stream, json.dumps(event, separators=(",", ":")))
         if self._form is not Form.JSON_LOG:
             self._write_text(Line(Level.ERROR, f"error: {outcome.text}", "red"))

@@ -21,6 +21,7 @@ from tunnel_rs.iroh.endpoint import Endpoint
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tasks import TaskScope
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.iroh_defaults import PRODUCTION
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.tokens import generate_token
@@ -140,7 +141,7 @@ class Scene:
         self._stack.push_async_callback(endpoint.close)
         await endpoint.online()
         loopback = (ip_network("127.0.0.1/32"),)
-        forward = ServerSettings(loopback, loopback, lambda: (self.token,))
+        forward = ServerSettings(loopback, loopback, of_tokens(self.token))
         server = ForwardServer(forward, report=self._server_sees.report)
         self._tasks.spawn(self._serve(endpoint, server), "server")
         self.endpoint_id = endpoint.endpoint_id

@@ -17,7 +17,7 @@ def warn_of_exposed_secrets(values: Values, report: Reporter) -> None:
 
 def warn_of_open_key_file(values: Values, report: Reporter) -> None:
     """Tell when other users may read the key file in use."""
-    file = values.get(schema.SECRET_FILE)
+    file = values.get(schema.SECRET_FILE) or values.get(schema.CLIENT_SECRET_FILE)
     warning = exposure_warning(file) if file else None
     if warning:
         report(Notice("warning", warning))

@@ -1,6 +1,5 @@
 """The program `tunnel-rs-ice`: its commands, loaded when they are asked for."""
 
-import sys
 from collections.abc import Mapping
 from typing import ClassVar, NoReturn
 
@@ -17,6 +16,8 @@ COMMANDS: Mapping[str, str] = {
     "client": "tunnel_rs.cli.ice_client:client",
     "generate-nostr-key": "tunnel_rs.cli.nostr_keys:generate_nostr_key",
     "show-npub": "tunnel_rs.cli.nostr_keys:show_npub",
+    "check-config": "tunnel_rs.cli.check_config:check_config",
+    "completion": "tunnel_rs.cli.completion:completion",
 }
 """Where each command is found. To add one, add a row."""
 
@@ -42,4 +43,4 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the program: run it, and exit with the status of `ExitStatus`."""
-    sys.exit(exits.run(cli, None, PROGRAM))
+    exits.leave(cli, PROGRAM)

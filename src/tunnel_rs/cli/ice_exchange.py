@@ -1,5 +1,6 @@
 """Manual mode at the terminal: shows our block, reads the other side's."""
 
+import asyncio
 import io
 import json
 import os
@@ -10,11 +11,12 @@ from pathlib import Path
 from tunnel_rs.cli.console import Console
 from tunnel_rs.config.ice_build import Exchange
 from tunnel_rs.errors import ProtocolError
-from tunnel_rs.net.paste import read_block, write_block
+from tunnel_rs.net.paste import drop_typed, read_block, write_block
 from tunnel_rs.proto.manual_text import BlockKind, encode_block, encode_payload
 from tunnel_rs.reports import Notice
 
 STDIN = 0
+_PASTE_TIME = 0.5
 
 _OTHER_SIDE = {BlockKind.OFFER: "server", BlockKind.ANSWER: "client"}
 
@@ -68,6 +70,10 @@ class TerminalExchange:
                     raise
                 self._console.report(Notice("warning", f"{error}; paste it once more:"))
                 continue
+            if at_terminal:
+                drop_typed(self._stdin)
+                # A paste may still be coming.
+                asyncio.get_running_loop().call_later(_PASTE_TIME, drop_typed, self._stdin)
             if trimmed:
                 self._say(f"hint: {trimmed} line(s) before the {kind.lower()} were left out")
             return body
@@ -80,26 +86,28 @@ class TerminalExchange:
         self._console.report(Notice("info", text))
 
     def _show_qr(self, payload: str) -> None:
-        code = qr_text(payload, shutil.get_terminal_size().columns)
-        if code is None:
-            self._say("the block is too large for a QR code on this terminal; make it wider")
-        else:
-            self._console.remark(code)
+        columns = shutil.get_terminal_size().columns
+        try:
+            self._console.remark(qr_text(payload, columns))
+        except ValueError as error:
+            self._say(f"no QR code: {error}")
 
 
 _OTHER_SIDE_OF = {BlockKind.OFFER: "client", BlockKind.ANSWER: "server"}
 
 
-def qr_text(payload: str, columns: int) -> str | None:
-    """A QR code in half-block characters; None when it would be wider than `columns`."""
+def qr_text(payload: str, columns: int) -> str:
+    """A QR code in half-block characters. Raises ValueError, which says why, when it would be wider
+    than `columns`, or than any QR code."""
     import segno  # only --qr needs it
 
     try:
         code = segno.make(payload, error="l", micro=False, boost_error=False)
     except segno.DataOverflowError:
-        return None
-    if code.symbol_size(border=2)[0] > columns:
-        return None
+        raise ValueError("the block is too large for one; use a file or the text") from None
+    needed = code.symbol_size(border=2)[0]
+    if needed > columns:
+        raise ValueError(f"it needs a terminal of {needed} columns, this one has {columns}")
     out = io.StringIO()
     code.terminal(out, border=2, compact=True)
     return out.getvalue()

@@ -5,19 +5,19 @@ from typing import Any, TypeVar
 
 import click
 
-from tunnel_rs.cli.options import click_option, config_path, texts_of
-from tunnel_rs.config import ice_schema
-from tunnel_rs.config.files import ConfigFile
-from tunnel_rs.config.ice_build import exposed_secrets
-from tunnel_rs.config.ice_schema import Mode
-from tunnel_rs.config.ice_values import collect, find_mode
+from tunnel_rs.cli.hints import warn_of_exposed_secrets
+from tunnel_rs.cli.options import click_option, config_file, texts_of
+from tunnel_rs.config.ice_schema import NSEC_FILE, Mode, all_options, modes_of
+from tunnel_rs.config.ice_values import find_mode
 from tunnel_rs.config.keyfile import exposure_warning
 from tunnel_rs.config.option import Role
-from tunnel_rs.config.sources import Values, default_config_path
+from tunnel_rs.config.sources import Values, collect, default_config_path
 from tunnel_rs.errors import UsageError
 from tunnel_rs.reports import Notice, Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_OPTIONS = ("mode", "config", "default_config")
 
 
 def ice_options(role: Role) -> Callable[[F], F]:
@@ -25,7 +25,7 @@ def ice_options(role: Role) -> Callable[[F], F]:
     stand before or after them."""
 
     def decorate(function: F) -> F:
-        for option in reversed(ice_schema.all_options(role)):
+        for option in reversed(all_options(role)):
             if option.flags:
                 function = click_option(option)(function)
         function = click.option(
@@ -48,30 +48,26 @@ def ice_options(role: Role) -> Callable[[F], F]:
     return decorate
 
 
-def load(role: Role, given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Values, Mode]:
+def load(role: Role, given: Mapping[str, Any], environ: Mapping[str, str]) -> Values:
     """Read all sources for `role`; `given` is what click has parsed.
 
     Raises UsageError or ConfigError.
     """
-    options = {name: value for name, value in given.items() if name != "mode"}
-    named, default = options.pop("config", None), options.pop("default_config", False)
-    if named is not None and default:
-        raise UsageError("--default-config cannot be given beside -c/--config; keep one of them")
-    path = config_path(named) if named is not None else None
-    if default:
-        path = default_config_path(role, environ).with_name(f"{role}_ice.toml")
-    file = ConfigFile.read(path) if path is not None else None
+    default = default_config_path(role, environ).with_name(f"{role}_ice.toml")
+    file = config_file(given, default)
     mode = find_mode(given.get("mode"), file)
-    return collect(role, mode, texts_of(options), environ, file), mode
+    texts = texts_of({name: value for name, value in given.items() if name not in _NO_OPTIONS})
+    for option in all_options(role):
+        modes = modes_of(option.name)
+        if option.name in texts and mode not in modes:
+            raise UsageError(f"{option.flag}: only in {modes[0]} mode, this is {mode}")
+    return collect(role, texts, environ, file, mode)
 
 
 def warn(values: Values, report: Reporter) -> None:
     """Tell once about secrets that others can see."""
-    flags = exposed_secrets(values)
-    if flags:
-        text = f"{' and '.join(flags)}: other users of this machine can see it in the process list"
-        report(Notice("info", f"hint: {text}; use a file or the environment"))
-    file = values.get(ice_schema.NSEC_FILE)
+    warn_of_exposed_secrets(values, report)
+    file = values.get(NSEC_FILE)
     warning = exposure_warning(file) if file else None
     if warning:
         report(Notice("warning", warning))

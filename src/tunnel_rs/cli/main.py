@@ -1,6 +1,5 @@
 """The program `tunnel-rs`: its commands, loaded when they are asked for."""
 
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import ClassVar, NoReturn
@@ -23,8 +22,17 @@ COMMANDS: Mapping[str, str] = {
     "show-server-id": "tunnel_rs.cli.keys:show_server_id",
     "relay": "tunnel_rs.cli.relay:relay",
     "dns-server": "tunnel_rs.cli.dns_server:dns_server",
+    "status": "tunnel_rs.cli.control:status",
+    "top": "tunnel_rs.cli.top:top",
+    "ls": "tunnel_rs.cli.control:ls",
+    "kill": "tunnel_rs.cli.control:kill",
+    "reload": "tunnel_rs.cli.control:reload",
+    "ping": "tunnel_rs.cli.control:ping",
+    "add": "tunnel_rs.cli.control:add",
+    "rm": "tunnel_rs.cli.control:rm",
     "netcheck": "tunnel_rs.cli.netcheck:netcheck",
     "check-config": "tunnel_rs.cli.check_config:check_config",
+    "service": "tunnel_rs.cli.service:service",
     "completion": "tunnel_rs.cli.completion:completion",
 }
 """Where each command is found. To add one, add a row."""
@@ -71,4 +79,4 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the program: run it, and exit with the status of `ExitStatus`."""
-    sys.exit(exits.run(cli, None, PROGRAM))
+    exits.leave(cli, PROGRAM)

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 
+from tunnel_rs.cli.plain import plain
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.iroh.netcheck_findings import Discovery, Family, Findings, Mapping, Nat, Relay
 
@@ -79,7 +79,7 @@ def _took(seconds: float | None) -> str:
 
 def event(findings: Findings) -> str:
     """One line of JSON. Times are seconds; absent values null; what is derived is included."""
-    content = _plain(findings)
+    content = plain(findings)
     assert isinstance(content, dict)
     content["meaning"] = list(findings.meaning())
     for family, shown in zip(findings.families, content["families"], strict=True):
@@ -87,14 +87,3 @@ def event(findings: Findings) -> str:
         shown["behind_nat"] = family.behind_nat
         shown["mapping_depends_on_destination"] = family.depends_on_destination
     return json.dumps({"event": "netcheck", **content}, separators=(",", ":"))
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    # Addresses are values too, but have a text of their own.
-    if is_dataclass(value) and type(value).__str__ is object.__str__:
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return str(value)

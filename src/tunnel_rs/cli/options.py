@@ -90,16 +90,18 @@ def load(role: Role, given: Mapping[str, Any], environ: Mapping[str, str]) -> Va
 
     Raises UsageError or ConfigError.
     """
+    file = config_file(given, default_config_path(role, environ))
+    return collect(role, texts_of(given), environ, file)
+
+
+def config_file(given: Mapping[str, Any], default: Path) -> ConfigFile | None:
+    """The file that -c/--config or --default-config choose. Raises UsageError or ConfigError."""
     config, default_config = given.get("config"), given.get("default_config")
     if config is not None and default_config:
         raise UsageError("--default-config cannot be given beside -c/--config; keep one of them")
-    path = None
     if config is not None:
-        path = config_path(config)
-    elif default_config:
-        path = default_config_path(role, environ)
-    file = ConfigFile.read(path) if path else None
-    return collect(role, texts_of(given), environ, file)
+        return ConfigFile.read(config_path(config))
+    return ConfigFile.read(default) if default_config else None
 
 
 def config_path(text: str) -> Path:

@@ -1,40 +1,33 @@
 """Run a server or a client from its first report to an orderly end."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Protocol
 
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
-from tunnel_rs.errors import ExitStatus, LinkClosedError, TunnelError
+from tunnel_rs.errors import ExitStatus, TunnelError
 from tunnel_rs.forward.settings import Network, ServerSettings
 from tunnel_rs.iroh.settings import EndpointSettings
-from tunnel_rs.net.link import Link
-from tunnel_rs.net.tasks import ScopeFullError, TaskScope
+from tunnel_rs.net.accepting import (
+    MAX_LINKS,
+    Acceptor,
+    Closable,
+    Servant,
+    accept_links,
+    close_in_time,
+)
+from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter, ServerReady, ServerStarting
 from tunnel_rs.values import EndpointId, HostPort, SocketAddr, SourceUrl
 from tunnel_rs.values import Protocol as Carried
 
-_CLOSE_TIME = 1.0
-"""Seconds to tell the peers that we go; past it they find out by themselves."""
-
-_MAX_LINKS = 4096
-"""Links served at a time. Those that are not authenticated are limited far below, by the server."""
-
-_BUSY = 3
-"""Application close code for a link above `_MAX_LINKS`."""
-
 _log = logging.getLogger("tunnel_rs")
 
 
-class Closable(Protocol):
-    """What has to be closed in the end, whatever happened."""
-
-    async def close(self, code: int = 0, reason: str = "done") -> None: ...
-
-
-class LinkSource(Closable, Protocol):
+class LinkSource(Acceptor, Closable, Protocol):
     """Where the links of clients come from."""
 
     @property
@@ -48,15 +41,6 @@ class LinkSource(Closable, Protocol):
 
     async def online(self) -> None:
         """Raises TunnelError when nobody can reach us."""
-
-    async def accept(self) -> Link:
-        """Raises LinkClosedError once closed."""
-
-
-class Servant(Protocol):
-    """What serves one link to its end."""
-
-    async def serve(self, link: Link) -> None: ...
 
 
 class LinkServer(Servant, Protocol):
@@ -91,7 +75,7 @@ async def run_server(
     """
     report(starting(endpoint.endpoint_id, settings, reach))
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
-        async with TaskScope("links", on_failure=log_failure, limit=_MAX_LINKS) as links:
+        async with TaskScope("links", on_failure=log_failure, limit=MAX_LINKS) as links:
             try:
                 serving = serve_links(endpoint, server, links, report)
                 return await run_until_signal(serving, server.close, signals, report)
@@ -109,15 +93,31 @@ async def run_client(endpoint: Closable, client: Runnable, report: Reporter) -> 
 
 
 def _reload(server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
+    with contextlib.suppress(TunnelError):  # it is told
+        reload_server(server, report, reread)
+
+
+def reload_server(
+    server: LinkServer, report: Reporter, reread: Callable[[], ServerSettings]
+) -> str:
+    """Let a server use the settings as they are now; what they are, in a line. What `reread` raises
+    is told, leaves those in use in place, and is raised again."""
     try:
         settings = reread()
     except TunnelError as error:
         report(Notice("warning", f"{error}; the settings in use stay as they are"))
-        return
+        raise
     server.apply(settings)
     tcp, udp = _networks(settings.allowed_tcp), _networks(settings.allowed_udp)
-    text = f"{len(settings.tokens())} token(s), TCP {tcp}, UDP {udp}"
+    text = f"{_who(settings)}, TCP {tcp}, UDP {udp}"
     report(Notice("info", f"settings read again: {text}"))
+    return text
+
+
+def _who(settings: ServerSettings) -> str:
+    clients = len(settings.access.clients)
+    keys = f", {clients} client key(s)" if clients else ""
+    return f"{len(settings.access.tokens)} token(s){keys}"
 
 
 def _networks(networks: tuple[Network, ...]) -> str:
@@ -148,28 +148,6 @@ async def _get_online(endpoint: LinkSource, report: Reporter) -> None:
     report(ServerReady(endpoint.endpoint_id, addresses, ways))
 
 
-async def accept_links(endpoint: LinkSource, server: Servant, links: TaskScope) -> None:
-    """Serve every link that comes, each in a task of its own, until the endpoint is closed."""
-    while True:
-        try:
-            link = await endpoint.accept()
-        except LinkClosedError:
-            return
-        try:
-            links.spawn(server.serve(link), link.peer.short)
-        except ScopeFullError:
-            link.close(_BUSY, "busy")
-
-
-async def close_in_time(endpoint: Closable) -> None:
-    """Close, but do not wait for ever."""
-    try:
-        async with asyncio.timeout(_CLOSE_TIME):
-            await endpoint.close()
-    except TimeoutError:
-        _log.debug("closing took longer than %s s", _CLOSE_TIME)
-
-
 def log_failure(name: str, error: Exception) -> None:
     """A `FailureCallback`: a fault of ours."""
     _log.error("internal error in %s", name, exc_info=error)
@@ -181,7 +159,7 @@ def starting(
     """What a server says first."""
     return ServerStarting(
         endpoint_id,
-        len(settings.tokens()),
+        len(settings.access.tokens),
         tuple(map(str, settings.allowed_tcp)),
         tuple(map(str, settings.allowed_udp)),
         client_command(endpoint_id, settings, reach),
@@ -192,18 +170,23 @@ def client_command(
     endpoint_id: EndpointId, settings: ServerSettings, reach: EndpointSettings
 ) -> str:
     """A client's command for a source that this server allows."""
+    words = (
+        f"tunnel-rs client --server-node-id {endpoint_id}",
+        *reach_options(reach),
+        f"{sample_tunnel(settings)} --auth-token TOKEN",
+    )
+    return " ".join(words)
+
+
+def sample_tunnel(settings: ServerSettings) -> str:
+    """A client's options for a source that this server allows."""
     if settings.allowed_tcp:
         source = SourceUrl(Carried.TCP, HostPort(_sample(settings.allowed_tcp[0]), 22))
         target = HostPort("127.0.0.1", 2222)
     else:
         source = SourceUrl(Carried.UDP, HostPort(_sample(settings.allowed_udp[0]), 53))
         target = HostPort("127.0.0.1", 5353)
-    words = (
-        f"tunnel-rs client --server-node-id {endpoint_id}",
-        *reach_options(reach),
-        f"--source {source} --target {target} --auth-token TOKEN",
-    )
-    return " ".join(words)
+    return f"--source {source} --target {target}"
 
 
 def reach_options(reach: EndpointSettings) -> Iterator[str]:

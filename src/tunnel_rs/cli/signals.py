@@ -17,7 +17,7 @@ from typing import Any, Self
 from tunnel_rs.errors import ExitStatus
 from tunnel_rs.net.service_notices import ServiceNotices
 from tunnel_rs.net.tasks import TaskScope
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Reporter, Stopping
 
 STOP_TIME = 6.0
 """Seconds to stop in after the first signal: sessions get 5 to finish, then they are closed."""
@@ -116,7 +116,7 @@ async def run_until_signal(
         task = scope.spawn(running, "run")
         await _first_of(task, signals.first)
         if signals.first.done():
-            report(Notice("info", "stopping; press Ctrl-C again to end at once"))
+            report(Stopping(signals.first.result().name))
         stopping = scope.spawn(_call(stop), "stop")
         await _first_of(stopping, signals.second, timeout=stop_time)
     if signals.first.done():

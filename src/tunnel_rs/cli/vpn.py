@@ -1,6 +1,5 @@
 """The program `tunnel-rs-vpn`: its commands, loaded when they are asked for."""
 
-import sys
 from typing import NoReturn
 
 import click
@@ -43,4 +42,4 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the program: run it, and exit with the status of `ExitStatus`."""
-    sys.exit(exits.run(cli, None, PROGRAM))
+    exits.leave(cli, PROGRAM)

@@ -2,13 +2,11 @@
 
 import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from tunnel_rs.cli.running import (
     LinkSource,
-    close_in_time,
     log_failure,
     reach_options,
     serve_links,
@@ -16,7 +14,8 @@ from tunnel_rs.cli.running import (
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.errors import ExitStatus, LocalError, TunnelError
 from tunnel_rs.iroh.settings import EndpointSettings
-from tunnel_rs.net.status_socket import Describe, StatusSocket, runtime_directory
+from tunnel_rs.net.accepting import close_in_time
+from tunnel_rs.net.control_socket import ControlSocket, Request, runtime_directory
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter, VpnServerStarting
 from tunnel_rs.values import EndpointId
@@ -55,15 +54,18 @@ async def run_vpn_server(
 
 
 @asynccontextmanager
-async def answering(name: str, describe: Describe, report: Reporter) -> AsyncIterator[None]:
+async def answering(
+    name: str, describe: Callable[[], Mapping[str, object]], report: Reporter
+) -> AsyncIterator[None]:
     """While entered, `tunnel-rs-vpn status` is answered. When that cannot be it is told, and all
     the rest works."""
-    if sys.platform == "win32":
-        yield
-        return
+
+    async def handle(_: Request) -> Mapping[str, object]:
+        return describe()
+
     path = runtime_directory(os.environ) / f"{name}.sock"
     try:
-        socket = await StatusSocket(path, describe).__aenter__()
+        socket = await ControlSocket(path, handle).__aenter__()
     except LocalError as error:
         report(Notice("info", f"{error}; `status` will not find this program"))
         yield

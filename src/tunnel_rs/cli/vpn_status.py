@@ -12,7 +12,7 @@ from tunnel_rs.cli.options import output_options
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus
 
-PATTERN = "vpn-*.sock"
+PATTERN = "vpn-*"
 
 
 @click.command()
@@ -26,7 +26,7 @@ def status(console: Console) -> ExitStatus:
     Example:
       tunnel-rs-vpn status --json
     """
-    from tunnel_rs.net.status_socket import ask_all, runtime_directory
+    from tunnel_rs.net.control_socket import ask_all, runtime_directory
 
     answers = list(ask_all(runtime_directory(os.environ), PATTERN))
     for answer in answers:

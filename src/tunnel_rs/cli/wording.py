@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from tunnel_rs import reports
+from tunnel_rs.cli.plain import plain
 from tunnel_rs.reports import Report
 
 
@@ -58,9 +59,17 @@ def line(report: Report) -> Line:
         return Line(Level.INFO, _discovery_ready(report), "green")
     if isinstance(report, reports.Notice):
         return _notice(report)
+    if isinstance(report, reports.Stopping):
+        return Line(Level.INFO, "stopping; press Ctrl-C again to end at once")
     if isinstance(report, reports.VpnServerStarting):
         return Line(Level.INFO, _vpn_starting(report))
-    found = _of_server(report) or _of_client(report) or _of_session(report) or _of_vpn(report)
+    found = (
+        _of_paths(report)
+        or _of_server(report)
+        or _of_client(report)
+        or _of_session(report)
+        or _of_vpn(report)
+    )
     found = found or Line(Level.DEBUG, repr(report))
     return Line(found.level, printable(found.text), found.color)
 
@@ -128,14 +137,19 @@ def _of_server(report: Report) -> Line | None:
             return Line(Level.INFO, f"Waiting for clients to connect...{reach}", "green")
         case reports.RelayOnline(relay):
             return Line(Level.INFO, f"online at relay {relay}", "green")
-        case reports.ClientAuthenticated(peer, address):
-            return Line(Level.INFO, f"client {peer.short} at {address}: connected", "green")
+        case reports.ClientAuthenticated(peer, address, name):
+            who = _named(peer.short, name)
+            return Line(Level.INFO, f"client {who} at {address}: connected", "green")
         case reports.ClientRefused(peer, address, reason):
             who = f"client {peer.short} at {address}" if peer else f"connection from {address}"
             return Line(Level.WARNING, f"{who}: refused: {reason}", "yellow")
-        case reports.ClientGone(peer, reason):
-            return Line(Level.INFO, f"client {peer.short}: gone: {reason}")
+        case reports.ClientGone(peer, reason, name):
+            return Line(Level.INFO, f"client {_named(peer.short, name)}: gone: {reason}")
     return None
+
+
+def _named(peer: str, name: str) -> str:
+    return f"{peer} ({name})" if name else peer
 
 
 def _of_client(report: Report) -> Line | None:
@@ -150,12 +164,27 @@ def _of_client(report: Report) -> Line | None:
             return Line(Level.WARNING, f"tunnel is down: {reason}; {then}", "yellow")
         case reports.RelayLost(relay, reason):
             return Line(Level.WARNING, f"relay {relay} is lost: {reason}; trying again", "yellow")
-        case reports.PathChanged(way):
-            return Line(Level.INFO, f"tunnel goes by {way} now", "green")
         case reports.Listening(address, source):
             leads_to = f"{address} -> {source}" if source else f"{address} (SOCKS5 proxy)"
             return Line(Level.INFO, f"listening on {leads_to}")
     return None
+
+
+def _of_paths(report: Report) -> Line | None:
+    match report:
+        case reports.PathChanged(way, rtt, before, peer):
+            who = f"client {peer.short}: " if peer else ""
+            time = "" if rtt is None else f", {_milliseconds(rtt)}"
+            return Line(Level.INFO, f"{who}{way}{time} (was {before})", "green")
+        case reports.PathsSeen(paths, peer):
+            who = f"client {peer.short}: " if peer else ""
+            return Line(Level.DETAIL, f"{who}paths: {', '.join(map(str, paths))}")
+    return None
+
+
+def _milliseconds(seconds: float) -> str:
+    """With one digit behind the point where it matters."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
 
 
 def _of_session(report: Report) -> Line | None:
@@ -184,18 +213,24 @@ def _of_vpn(report: Report) -> Line | None:
 
 def event(report: Report) -> str:
     """A report as one line of JSON: `{"event": name, ...fields}`; names are snake_case."""
+    return _json(_fields(report))
+
+
+def log_event(report: Report, time: str) -> str:
+    """The same for a log: with `time` and how much it matters before it."""
+    level = line(report).level.name.lower()
+    return _json({"time": time, "level": level, **_fields(report)})
+
+
+def _json(values: Mapping[str, object]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _fields(report: Report) -> Mapping[str, object]:
     name = _EVENT_NAMES.get(type(report)) or _snake_case(type(report).__name__)
-    values = {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
-    return json.dumps({"event": name, **values}, separators=(",", ":"))
+    values = {field.name: plain(getattr(report, field.name)) for field in fields(report)}
+    return {"event": name, **values}
 
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value)

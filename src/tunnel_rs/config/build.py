@@ -9,11 +9,12 @@ from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.option import Option
 from tunnel_rs.config.reach import read_reach
 from tunnel_rs.config.sources import Rank, Values
-from tunnel_rs.config.tables import options_for
-from tunnel_rs.config.token_files import read_tokens
+from tunnel_rs.config.token_files import joined, read_clients, read_tokens
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
-from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
+from tunnel_rs.forward.settings import ClientSettings, Network, ServerSettings, Tunnel
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.proto.access import AccessList, Entry
+from tunnel_rs.proto.grants import UNLIMITED, unreachable_rule
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId, HostPort, Protocol, Secret, SourceUrl
 
@@ -45,28 +46,37 @@ def build_server(values: Values) -> ServerConfig:
     return ServerConfig(server_settings(values), endpoint_settings(values, secret_key(values)))
 
 
-def server_settings(values: Values) -> ServerSettings:
+def server_settings(values: Values, *, running: bool = False) -> ServerSettings:
     """What clients may do: the part of a server's configuration that can change while it runs.
 
-    Reads the token file. Raises UsageError or ConfigError.
+    Reads the files of tokens and client keys. A `running` server may be left with nobody who may
+    come in: so the last one can be shut out. Raises UsageError or ConfigError.
     """
-    allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
-    if not allowed_tcp and not allowed_udp:
-        advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
-        options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
-        raise values.missing("allowed network", *options, advice=advice)
-    tokens = auth_tokens(values)
+    allowed_tcp, allowed_udp = allowed_networks(values)
+    access = access_list(values, may_be_empty=running)
+    _refuse_rules_without_effect(access, allowed_tcp, allowed_udp)
     return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
-        tokens=lambda: tokens,
+        access=access,
         max_sessions=values.get(schema.MAX_SESSIONS),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
 
 
-def build_client(values: Values) -> ClientConfig:
-    """Check that a client has all it needs, and read its token file.
+def allowed_networks(values: Values) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
+    """Whose TCP and whose UDP ports clients may ask for. Raises when that is nothing."""
+    allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
+    if not allowed_tcp and not allowed_udp:
+        advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
+        options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
+        raise values.missing("allowed network", *options, advice=advice)
+    return allowed_tcp, allowed_udp
+
+
+def build_client(values: Values, *, needs_tunnels: bool = True) -> ClientConfig:
+    """Check that a client has all it needs, and read its token file. Without `needs_tunnels` it may
+    listen nowhere.
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
@@ -76,8 +86,8 @@ def build_client(values: Values) -> ClientConfig:
         raise values.missing("server", schema.SERVER_NODE_ID, advice=advice)
     stdio = values.get(schema.STDIO)
     forward = ClientSettings(
-        stdio=_stdio_source(values) if stdio else None,
-        tunnels=() if stdio else _tunnels(values),
+        stdio=stdio_source(values) if stdio else None,
+        tunnels=() if stdio else tunnels(values, needed=needs_tunnels),
         socks5=values.get(schema.SOCKS5),
         auth_token=auth_token(values),
         # A stream on stdin and stdout cannot be resumed: when the link is lost, it is over.
@@ -85,12 +95,14 @@ def build_client(values: Values) -> ClientConfig:
         connect_timeout=values.get(schema.CONNECT_TIMEOUT),
         udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
     )
-    return ClientConfig(forward, endpoint_settings(values, None), server)
+    file = values.get(schema.CLIENT_SECRET_FILE)
+    key = None if file is None else read_secret_key(file)
+    return ClientConfig(forward, endpoint_settings(values, key), server)
 
 
 def exposed_secrets(values: Values) -> tuple[str, ...]:
     """The flags that put a secret on the command line, where all users of a machine see it."""
-    origins = [values.origin(option) for option in options_for(values.role) if option.kind.secret]
+    origins = [values.origin(option) for option in values.options if option.kind.secret]
     if any(relay and relay.token for relay in values.get(schema.RELAY_URLS)):
         origins.append(values.origin(schema.RELAY_URLS))
     return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
@@ -107,13 +119,24 @@ def endpoint_settings(values: Values, key: Secret[bytes] | None) -> EndpointSett
         relays=reach.relays,
         public_relays=reach.public_relays,
         relay_only=reach.relay_only,
+        direct_only=values.get(schema.DIRECT_ONLY),
+        stun_servers=values.get(schema.STUN_SERVERS),
+        port_mapping=_may_map_ports(values) and not reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
-        transport=_transport(values),
+        transport=transport(values),
     )
 
 
-def _transport(values: Values) -> TransportSettings:
+def _may_map_ports(values: Values) -> bool:
+    """Only where there is the option: a VPN's packets to the router would go into the VPN."""
+    return schema.PORT_MAPPING in schema.options_for(values.role) and values.get(
+        schema.PORT_MAPPING
+    )
+
+
+def transport(values: Values) -> TransportSettings:
+    """How the QUIC connection behaves."""
     receive_window = values.get(transport_options.RECEIVE_WINDOW)
     send_window = values.get(transport_options.SEND_WINDOW)
     idle_timeout = values.get(transport_options.IDLE_TIMEOUT)
@@ -126,6 +149,7 @@ def _transport(values: Values) -> TransportSettings:
         keep_alive=min(_MAX_KEEP_ALIVE, idle_timeout / 3),
         fast_path=values.get(transport_options.FAST_PATH),
         offload=values.get(transport_options.OFFLOAD),
+        datagrams=values.get(transport_options.UDP_DATAGRAMS),
     )
 
 
@@ -135,33 +159,75 @@ def secret_key(values: Values) -> Secret[bytes]:
         return key
     if file is not None:
         return read_secret_key(file)
-    advice = "; make one with `tunnel-rs generate-server-key -o FILE`"
+    program = values.table.program
+    advice = f"; make one with `{program} generate-server-key -o FILE`"
     raise values.missing("server key", schema.SECRET_FILE, schema.SECRET, advice=advice)
 
 
+def access_list(values: Values, *, may_be_empty: bool = False) -> AccessList:
+    """Who may come in. Raises UsageError or ConfigError, also when that is nobody, unless it
+    `may_be_empty`."""
+    clients = _clients(values)
+    tokens = _tokens(values, required=not (clients or may_be_empty))
+    return AccessList(tokens, clients)
+
+
 def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
-    tokens, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
-    if not tokens and file is None:
-        advice = "; make one with `tunnel-rs generate-token`"
+    """The accepted tokens, for a program that has no use for options behind them."""
+    tokens = _tokens(values, required=True)
+    for entry in tokens:
+        if entry.grant != UNLIMITED:
+            raise ConfigError(f"{entry.where}: options behind a token are for `tunnel-rs server`")
+    return tuple(entry.credential for entry in tokens)
+
+
+def _tokens(values: Values, *, required: bool) -> tuple[Entry[Secret[str]], ...]:
+    given, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
+    if required and not given and file is None:
+        program = values.table.program
+        advice = f"; make one with `{program} generate-token`"
         options = schema.AUTH_TOKENS, schema.AUTH_TOKENS_FILE
         raise values.missing("auth token", *options, advice=advice)
-    from_file = read_tokens(file) if file else ()
-    return tuple(dict.fromkeys(tokens + from_file))
+    from_file = read_tokens(file, may_be_empty=bool(given) or not required) if file else ()
+    return joined(map(Entry, given), from_file)
+
+
+def _clients(values: Values) -> tuple[Entry[EndpointId], ...]:
+    given, file = values.get(schema.ALLOWED_CLIENTS), values.get(schema.ALLOWED_CLIENTS_FILE)
+    return joined(map(Entry, given), read_clients(file) if file else ())
+
+
+def _refuse_rules_without_effect(
+    access: AccessList, tcp: tuple[Network, ...], udp: tuple[Network, ...]
+) -> None:
+    """A token can only narrow what the server allows: a network outside is a mistake."""
+    for entry in access.entries:
+        for key, rules, allowed in ("tcp", entry.grant.tcp, tcp), ("udp", entry.grant.udp, udp):
+            rule = unreachable_rule(rules, allowed)
+            if rule is not None:
+                raise ConfigError(
+                    f"{entry.where}: {key}: {rule.network} is outside the networks that "
+                    f"--allowed-{key} gives; add it there, or take it away here"
+                )
 
 
 def auth_token(values: Values) -> Secret[str]:
+    """The token to show; the empty one when the server is to know us by our key."""
     token, file = values.get(schema.AUTH_TOKEN), values.get(schema.AUTH_TOKEN_FILE)
     if token is not None:
         return token
     if file is None:
+        if values.get(schema.CLIENT_SECRET_FILE) is not None:
+            return Secret("")
         raise values.missing("auth token", schema.AUTH_TOKEN_FILE, schema.AUTH_TOKEN)
     tokens = read_tokens(file)
     if len(tokens) > 1:
         raise ConfigError(f"{file}: holds {len(tokens)} tokens; a client needs a file with one")
-    return tokens[0]
+    return tokens[0].credential
 
 
-def _stdio_source(values: Values) -> SourceUrl:
+def stdio_source(values: Values) -> SourceUrl:
+    """What stdin and stdout are forwarded to. Raises UsageError or ConfigError."""
     sources = values.get(schema.SOURCE)
     if not sources:
         raise values.missing("source for --stdio", schema.SOURCE)
@@ -173,15 +239,17 @@ def _stdio_source(values: Values) -> SourceUrl:
     return sources[0]
 
 
-def _tunnels(values: Values) -> tuple[Tunnel, ...]:
-    tunnels = values.get(schema.TUNNELS) or tuple(_pairs(values))
-    if not tunnels and values.get(schema.SOCKS5) is None:
+def tunnels(values: Values, *, needed: bool = True) -> tuple[Tunnel, ...]:
+    """The tunnels, if `needed` at least one unless there is SOCKS5. Raises UsageError or
+    ConfigError."""
+    found = values.get(schema.TUNNELS) or tuple(_pairs(values))
+    if needed and not found and values.get(schema.SOCKS5) is None:
         if values.origin(schema.TUNNELS).rank is not Rank.DEFAULT:
             raise values.origin(schema.TUNNELS).error("is empty; add a tunnel")
         advice = " (or --socks5)"
         raise values.missing("source", schema.SOURCE, advice=advice)
-    _refuse_same_target(values, tunnels)
-    return tunnels
+    _refuse_same_target(values, found)
+    return found
 
 
 def _pairs(values: Values) -> Iterator[Tunnel]:

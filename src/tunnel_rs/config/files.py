@@ -8,18 +8,23 @@ from pathlib import Path
 
 from tunnel_rs.config.option import Option, Role
 from tunnel_rs.config.suggestions import did_you_mean
-from tunnel_rs.config.tables import FORWARD, VPN, options_for, table_for
+from tunnel_rs.config.tables import TABLES, Table, table_for
 from tunnel_rs.errors import ConfigError
 from tunnel_rs.values import quoted
 
 MAX_FILE_SIZE = 1_048_576
 """Bytes; a configuration is a few kilobytes, so a larger file is the wrong file."""
 
-_OTHER_PROGRAMS = {
-    "manual": "tunnel-rs-ice",
-    "nostr": "tunnel-rs-ice",
-}
 _HEAD = ("role", "mode")
+_CHOSEN_BY_CLIENTS = "a server's allowed_sources say what clients may ask for"
+_ADVICE = {
+    "source": _CHOSEN_BY_CLIENTS,
+    "request_source": _CHOSEN_BY_CLIENTS,
+    "target": _CHOSEN_BY_CLIENTS,
+    "allowed_sources": "a client's source says what it wants to reach",
+}
+"""What to do about keys of the other side that are written for a reason."""
+
 _ROLES = " or ".join(f'"{role}"' for role in Role)
 
 
@@ -61,23 +66,30 @@ class ConfigFile:
             raise self._wrong("role", given, _ROLES)
         return Role(given)
 
-    def entries(self, role: Role) -> Iterator[tuple[Option[object], str, object]]:
+    @property
+    def table(self) -> Table:
+        """Which program and mode the file is for; for a mode that its role does not have, a table
+        whose `entries` say so. Raises ConfigError when it does not say which side it is for."""
+        role, mode = self.role, self.content.get("mode")
+        fitting = (table for table in TABLES if role in table.options and table.mode == mode)
+        return next(fitting, None) or table_for(role)
+
+    def entries(self, role: Role, table: Table) -> Iterator[tuple[Option[object], str, object]]:
         """Every option in the file: the option, the key it is written under, the raw value.
 
         Raises ConfigError for another role or mode, and for a key `role` does not have.
         """
         self._check_role(role)
-        table = table_for(role)
         mode = self._head("mode", f'mode = "{table.mode}"')
         if mode != table.mode:
             raise self._wrong("mode", mode, f'"{table.mode}"')
         own = {key: option for option in table.options[role] for key in option.keys}
-        for key, value in self._leaves(self.content, ""):
+        for key, value in self._leaves(self.content, "", table.sections):
             if key in _HEAD:
                 continue
             option = own.get(key)
             if option is None:
-                raise self._unknown(key, role)
+                raise self._unknown(key, role, table)
             yield option, key, value
 
     def _check_role(self, role: Role) -> None:
@@ -85,7 +97,7 @@ class ConfigFile:
         if found is not role:
             raise ConfigError(
                 f'{self.path}: role: the file says "{found}", the command needs "{role}"; '
-                f"use `{found.command}` or another file"
+                f"use `{self.table.command(found)}` or another file"
             )
 
     def _head(self, key: str, advice: str) -> str:
@@ -97,41 +109,35 @@ class ConfigFile:
         return given
 
     def _wrong(self, key: str, given: str, expected: str) -> ConfigError:
-        program = _OTHER_PROGRAMS.get(given)
+        program = next((table.program for table in TABLES if table.mode == given), None)
         hint = f"; this file is for {program}" if program else ""
         return ConfigError(f"{self.path}: {key}: expected {expected}, got {quoted(given)}{hint}")
 
-    def _leaves(self, table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    def _leaves(
+        self, table: Mapping[str, object], prefix: str, sections: frozenset[str]
+    ) -> Iterator[tuple[str, object]]:
         for name, value in table.items():
             key = f'{prefix}"{name}"' if "." in name else f"{prefix}{name}"
-            if key not in _TABLES:
+            if key not in sections:
                 yield key, value
             elif isinstance(value, dict):
-                yield from self._leaves(value, f"{key}.")
+                yield from self._leaves(value, f"{key}.", sections)
             else:
                 raise ConfigError(f"{self.path}: {key}: expected a table; write [{key}]")
 
-    def _unknown(self, key: str, role: Role) -> ConfigError:
-        for other, options in table_for(role).options.items():
+    def _unknown(self, key: str, role: Role, table: Table) -> ConfigError:
+        for other, options in table.options.items():
             if other is not role and any(key in option.keys for option in options):
                 side = "server" if other.is_server else "client"
+                advice = next((_ADVICE[p] for p in key.split(".") if p in _ADVICE), "remove it")
                 return ConfigError(
-                    f"{self.path}: {key}: only for a {side}, this is a {role} file; remove it"
+                    f"{self.path}: {key}: only for a {side}, this is a {role} file; {advice}"
                 )
-        for refused in table_for(role).refused:
+        for refused in table.refused:
             if refused.key == key:
                 return ConfigError(f"{self.path}: {key}: {refused.reason}")
-        known = [*_HEAD, *(key for option in options_for(role) for key in option.keys)]
+        known = [*_HEAD, *(key for option in table.options[role] for key in option.keys)]
         return ConfigError(f"{self.path}: {_printable(key)}: unknown key{did_you_mean(key, known)}")
-
-
-def _tables() -> frozenset[str]:
-    tables = (options for table in (FORWARD, VPN) for options in table.options.values())
-    keys = [key.split(".") for options in tables for option in options for key in option.keys]
-    return frozenset(".".join(parts[:depth]) for parts in keys for depth in range(1, len(parts)))
-
-
-_TABLES = _tables()
 
 
 def _printable(key: str) -> str:

@@ -1,21 +1,26 @@
 """Turn merged values of `tunnel-rs-ice` into the frozen settings of the features."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunnel_rs.config import ice_schema as schema
+from tunnel_rs.config import schema as shared
+from tunnel_rs.config.build import allowed_networks, stdio_source, transport, tunnels
 from tunnel_rs.config.ice_schema import Mode
-from tunnel_rs.config.kinds import pair
 from tunnel_rs.config.nostr_keyfile import read_nostr_key
-from tunnel_rs.config.option import Option
-from tunnel_rs.config.sources import Rank, Values
-from tunnel_rs.errors import ConfigError, TunnelError, UsageError
-from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
+from tunnel_rs.config.sources import Values
+from tunnel_rs.config.transport_options import SEND_WINDOW
+from tunnel_rs.errors import UsageError
+from tunnel_rs.forward.settings import ClientSettings, ServerSettings
 from tunnel_rs.ice.settings import ClientRequest, NostrSettings, SessionSettings
 from tunnel_rs.net.ice_gather import IceServers
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.values import HostPort, Protocol, SourceUrl
+from tunnel_rs.values import SourceUrl
+
+MAX_STREAMS = 1000
+"""Connections and UDP flows that a server forwards at a time: 100 for each of ten sessions, which
+is what the original's clients may open."""
 
 MANUAL_PATIENCE = 3600.0
 """Seconds a client waits for somebody to paste the answer."""
@@ -56,73 +61,74 @@ class IceClientConfig:
     nostr: NostrSettings | None
 
 
-def build_server(values: Values, mode: Mode) -> IceServerConfig:
+def build_server(values: Values) -> IceServerConfig:
     """Check that a server has all it needs, and read its key file.
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
+    mode = Mode(values.mode)
     return IceServerConfig(
         mode, server_settings(values), _session(values), _exchange(values), _nostr(values, mode)
     )
 
 
 def server_settings(values: Values) -> ServerSettings:
-    """What the client may do. Raises UsageError or ConfigError."""
-    allowed_tcp, allowed_udp = values.get(schema.ALLOWED_TCP), values.get(schema.ALLOWED_UDP)
-    if not allowed_tcp and not allowed_udp:
-        advice = ", for example 127.0.0.0/8; without one nothing may be forwarded"
-        options = schema.ALLOWED_TCP, schema.ALLOWED_UDP
-        raise values.missing("allowed network", *options, advice=advice)
+    """What the client may do: the part of the configuration that can change while a server runs,
+    with `max_sessions` below. Raises UsageError or ConfigError."""
+    allowed_tcp, allowed_udp = allowed_networks(values)
     return ServerSettings(
         allowed_tcp=allowed_tcp,
         allowed_udp=allowed_udp,
-        tokens=lambda: (),
-        udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
+        access=AccessList(),
+        max_sessions=MAX_STREAMS,
+        udp_idle_timeout=values.get(shared.UDP_IDLE_TIMEOUT),
     )
 
 
-def build_client(values: Values, mode: Mode) -> IceClientConfig:
+def max_sessions(values: Values) -> int:
+    """Sessions a server has at a time; 0: no limit of its own."""
+    return values.get(schema.MAX_SESSIONS)
+
+
+def build_client(values: Values) -> IceClientConfig:
     """Check that a client has all it needs, and read its key file.
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
-    stdio = values.get(schema.STDIO)
-    stdio_source = _stdio_source(values, mode) if stdio else None
-    tunnels = () if stdio else _tunnels(values)
-    socks5 = values.get(schema.SOCKS5)
+    mode = Mode(values.mode)
+    stdio = _stdio_source(values, mode) if values.get(shared.STDIO) else None
+    to_listen = () if stdio else tunnels(values)
+    socks5 = values.get(shared.SOCKS5)
     session = _session(values)
     nostr = _nostr(values, mode)
     patience = MANUAL_PATIENCE if nostr is None else nostr.max_wait
     forward = ClientSettings(
         auth_token=None,
-        stdio=stdio_source,
-        tunnels=tunnels,
+        stdio=stdio,
+        tunnels=to_listen,
         socks5=socks5,
         # People carry the blocks of manual mode: they have to start again by themselves.
-        reconnect=mode is Mode.NOSTR and values.get(schema.RECONNECT) and not stdio,
+        reconnect=mode is Mode.NOSTR and values.get(shared.RECONNECT) and not stdio,
         connect_timeout=patience + session.connect_timeout + _SIGNALLING_GRACE,
         pending_timeout=max(30.0, patience) if mode is Mode.MANUAL or stdio else 30.0,
-        udp_idle_timeout=values.get(schema.UDP_IDLE_TIMEOUT),
+        udp_idle_timeout=values.get(shared.UDP_IDLE_TIMEOUT),
     )
-    source = stdio_source or (tunnels[0].source if tunnels else None)
-    several = len({tunnel.source for tunnel in tunnels}) > 1
+    source = stdio or (to_listen[0].source if to_listen else None)
+    several = len({tunnel.source for tunnel in to_listen}) > 1
     request = ClientRequest(source, needs_requests=several or socks5 is not None)
     return IceClientConfig(mode, forward, request, session, _exchange(values), nostr)
 
 
 def _session(values: Values) -> SessionSettings:
     stun = () if values.get(schema.NO_STUN) else values.get(schema.STUN_SERVERS)
-    receive_window = values.get(schema.RECEIVE_WINDOW)
-    send_window = values.get(schema.SEND_WINDOW)
-    default = TransportSettings().send_window
-    transport = TransportSettings(
-        congestion_controller=values.get(schema.CONGESTION),
-        receive_window=receive_window,
-        send_window=max(default, receive_window) if send_window is None else send_window,
-    )
+    settings = transport(values)
+    if values.get(SEND_WINDOW) is None:
+        # As the original: a small receive window does not make a small send window.
+        send_window = max(TransportSettings().send_window, settings.receive_window)
+        settings = replace(settings, send_window=send_window)
     return SessionSettings(
         servers=IceServers(stun, values.get(schema.TURN_SERVERS)),
-        transport=transport,
+        transport=settings,
         connect_timeout=values.get(schema.CONNECT_TIMEOUT),
     )
 
@@ -160,67 +166,18 @@ def _nostr(values: Values, mode: Mode) -> NostrSettings | None:
         relays=tuple(dict.fromkeys(relays)),
         republish_interval=values.get(schema.REPUBLISH_INTERVAL),
         max_wait=values.get(schema.MAX_WAIT),
-        max_sessions=values.get(schema.MAX_SESSIONS),
+        max_sessions=max_sessions(values),
         encryption=values.get(schema.ENCRYPTION),
+        kind=values.get(schema.EVENT_KIND),
     )
 
 
 def _stdio_source(values: Values, mode: Mode) -> SourceUrl:
-    sources = values.get(schema.SOURCE)
-    if not sources:
-        raise values.missing("source for --stdio", schema.SOURCE)
-    origin = values.origin(schema.SOURCE)
-    if len(sources) > 1:
-        raise origin.error(f"given {len(sources)} times; --stdio forwards one source")
-    if sources[0].protocol is not Protocol.TCP:
-        raise origin.error(f"{sources[0]}: --stdio carries a byte stream; use a tcp:// source")
+    source = stdio_source(values)
     files = values.get(schema.OFFER_FILE), values.get(schema.ANSWER_FILE)
     if mode is Mode.MANUAL and None in files:
         raise UsageError(
             "--stdio: stdin and stdout carry the stream, so the blocks need --offer-file and "
             "--answer-file"
         )
-    return sources[0]
-
-
-def _tunnels(values: Values) -> tuple[Tunnel, ...]:
-    tunnels = values.get(schema.TUNNELS) or tuple(_pairs(values))
-    if not tunnels and values.get(schema.SOCKS5) is None:
-        raise values.missing("source", schema.SOURCE, advice=" (or --socks5)")
-    seen: set[tuple[Protocol, HostPort]] = set()
-    for tunnel in tunnels:
-        place = tunnel.source.protocol, tunnel.target
-        if tunnel.target.port and place in seen:
-            kind = UsageError if values.file is None else ConfigError
-            raise kind(f"{tunnel.target} is the target of two tunnels; choose another port for one")
-        seen.add(place)
-    return tunnels
-
-
-def _pairs(values: Values) -> Iterator[Tunnel]:
-    sources, targets = values.get(schema.SOURCE), values.get(schema.TARGET)
-    if sources and not targets:
-        raise values.missing("target", schema.TARGET, advice=" (host:port to listen on)")
-    if targets and not sources:
-        raise values.missing("source", schema.SOURCE, advice=" (tcp://host:port)")
-    if len(sources) != len(targets):
-        longer: Option[object] = schema.SOURCE if len(sources) > len(targets) else schema.TARGET
-        raise _unpaired(values, longer)
-    for source, target in zip(sources, targets, strict=True):
-        try:
-            yield pair(source, target)
-        except ValueError as error:
-            raise values.origin(schema.TARGET).error(str(error)) from None
-
-
-def _unpaired(values: Values, longer: Option[object]) -> TunnelError:
-    sources, targets = len(values.get(schema.SOURCE)), len(values.get(schema.TARGET))
-    return values.origin(longer).error(
-        f"{sources} source(s), {targets} target(s); give one --target for each --source, in order"
-    )
-
-
-def exposed_secrets(values: Values) -> tuple[str, ...]:
-    """The flags that put a secret on the command line, where all users of a machine see it."""
-    origins = [values.origin(o) for o in schema.all_options(values.role) if o.kind.secret]
-    return tuple(origin.where for origin in origins if origin.rank is Rank.COMMAND_LINE)
+    return source

@@ -1,26 +1,22 @@
 """Every option of `tunnel-rs-ice`, for both modes (spec `ice.md` section 2, `cli.md`).
 
-Keys are relative to the table of the mode, `[manual]` or `[nostr]`: see `options_for`.
+What is as in `tunnel-rs` comes from its table. Keys are relative to the table of the mode,
+`[manual]` or `[nostr]`: see `options_for`.
 """
 
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
-from tunnel_rs.config import ice_kinds, kinds
-from tunnel_rs.config.kinds import ListenAddress
-from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Role
-from tunnel_rs.forward.settings import Network, Tunnel
+from tunnel_rs.config import ice_kinds, kinds, schema
+from tunnel_rs.config.operation_options import OPERATIONS
+from tunnel_rs.config.option import BOTH, SERVER, Exclusion, Option, Refused, Role
+from tunnel_rs.config.transport_options import TRANSPORT
 from tunnel_rs.proto.ice_servers import DEFAULT_STUN_SERVERS, TurnServer
+from tunnel_rs.proto.nostr_events import KIND
 from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey
 from tunnel_rs.proto.signalling import Encryption
-from tunnel_rs.proto.transport_settings import (
-    DEFAULT_WINDOW,
-    MAX_WINDOW,
-    MIN_WINDOW,
-    CongestionController,
-)
-from tunnel_rs.values import HostPort, SourceUrl
+from tunnel_rs.values import HostPort
 
 
 class Mode(StrEnum):
@@ -37,76 +33,9 @@ DEFAULT_RELAYS = (
     "wss://relay.snort.social",
 )
 
-ALLOWED_TCP: Option[tuple[Network, ...]] = Option(
-    "allowed_tcp",
-    kinds.NETWORKS,
-    (),
-    SERVER,
-    "Networks whose TCP ports the client may ask for; none means no TCP.",
-    key="allowed_sources.tcp",
-    flags=("--allowed-tcp",),
-    metavar="CIDR",
-)
-ALLOWED_UDP: Option[tuple[Network, ...]] = Option(
-    "allowed_udp",
-    kinds.NETWORKS,
-    (),
-    SERVER,
-    "Networks whose UDP ports the client may ask for; none means no UDP.",
-    key="allowed_sources.udp",
-    flags=("--allowed-udp",),
-    metavar="CIDR",
-)
-SOURCE: Option[tuple[SourceUrl, ...]] = Option(
-    "source",
-    kinds.SOURCES,
-    (),
-    CLIENT,
-    "What to reach, as seen from the server: tcp://host:port or udp://host:port.",
-    key="request_source",
-    aliases=("source",),
-    flags=("-s", "--source"),
-    metavar="URL",
-)
-TARGET: Option[tuple[ListenAddress, ...]] = Option(
-    "target",
-    kinds.LISTEN_ADDRESSES,
-    (),
-    CLIENT,
-    "Where to listen for it: host:port; localhost means IPv4 and IPv6, port 0 any free one.",
-    key="target",
-    flags=("-t", "--target"),
-    metavar="ADDR",
-)
-TUNNELS: Option[tuple[Tunnel, ...]] = Option(
-    "tunnels",
-    kinds.TUNNELS,
-    (),
-    CLIENT,
-    "Several tunnels at once: one [[MODE.tunnels]] table with source and target each.",
-    key="tunnels",
-)
-SOCKS5: Option[HostPort | None] = Option(
-    "socks5",
-    kinds.HOST_PORT,
-    None,
-    CLIENT,
-    "Listen here as a SOCKS5 proxy, with or without tunnels beside it.",
-    key="socks5",
-    flags=("--socks5",),
-    metavar="ADDR",
-)
-STDIO: Option[bool] = Option(
-    "stdio",
-    kinds.SWITCH,
-    False,
-    CLIENT,
-    "Forward stdin and stdout instead of listening, for `ssh -o ProxyCommand`.",
-    flags=("--stdio",),
-)
 STUN_SERVERS: Option[tuple[HostPort, ...]] = Option(
     "stun_servers",
-    ice_kinds.STUN_SERVERS,
+    kinds.STUN_SERVERS,
     DEFAULT_STUN_SERVERS,
     BOTH,
     "STUN server that tells our address as seen from outside; all are asked at once.",
@@ -241,14 +170,14 @@ ENCRYPTION: Option[Encryption] = Option(
     flags=("--signaling-encryption",),
     metavar="WHEN",
 )
-RECONNECT: Option[bool] = Option(
-    "reconnect",
-    kinds.SWITCH,
-    True,
-    CLIENT,
-    "Signal and connect again when the connection is lost, and keep the listeners open meanwhile.",
-    key="reconnect",
-    flags=("--reconnect",),
+EVENT_KIND: Option[int] = Option(
+    "event_kind",
+    kinds.integer(20_000, 29_999),
+    KIND,
+    BOTH,
+    "Kind of the Nostr events, the same on both sides; another than the original's for relays that "
+    "block it.",
+    key="event_kind",
 )
 CONNECT_TIMEOUT: Option[float] = Option(
     "connect_timeout",
@@ -260,55 +189,22 @@ CONNECT_TIMEOUT: Option[float] = Option(
     flags=("--connect-timeout",),
     metavar="SECONDS",
 )
-UDP_IDLE_TIMEOUT: Option[float] = Option(
-    "udp_idle_timeout",
-    kinds.seconds(1, 86_400),
-    60.0,
-    BOTH,
-    "Seconds after which a UDP flow without traffic is closed.",
-    key="udp_idle_timeout",
-)
-CONGESTION: Option[CongestionController] = Option(
-    "congestion_controller",
-    kinds.CONGESTION_CONTROLLER,
-    CongestionController.CUBIC,
-    BOTH,
-    "What limits the sending rate: cubic, or newreno (also written new_reno).",
-    key="transport.congestion_controller",
-)
-RECEIVE_WINDOW: Option[int] = Option(
-    "receive_window",
-    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
-    DEFAULT_WINDOW,
-    BOTH,
-    "Most bytes of a stream held for a slow reader.",
-    key="transport.receive_window",
-)
-SEND_WINDOW: Option[int | None] = Option(
-    "send_window",
-    kinds.integer(MIN_WINDOW, MAX_WINDOW, "bytes"),
-    None,
-    BOTH,
-    "Most bytes sent and not yet acknowledged; default: the receive window, 8 MiB at least.",
-    key="transport.send_window",
-)
 
 _COMMON: tuple[Option[object], ...] = (
-    SOURCE,
-    TARGET,
-    TUNNELS,
-    SOCKS5,
-    STDIO,
-    ALLOWED_TCP,
-    ALLOWED_UDP,
+    schema.SOURCE,
+    schema.TARGET,
+    schema.TUNNELS,
+    schema.SOCKS5,
+    schema.STDIO,
+    schema.ALLOWED_TCP,
+    schema.ALLOWED_UDP,
     STUN_SERVERS,
     NO_STUN,
     TURN_SERVERS,
     CONNECT_TIMEOUT,
-    UDP_IDLE_TIMEOUT,
-    CONGESTION,
-    RECEIVE_WINDOW,
-    SEND_WINDOW,
+    schema.UDP_IDLE_TIMEOUT,
+    *OPERATIONS,
+    *TRANSPORT,
 )
 _MANUAL: tuple[Option[object], ...] = (OFFER_FILE, ANSWER_FILE, QR)
 _NOSTR: tuple[Option[object], ...] = (
@@ -320,16 +216,17 @@ _NOSTR: tuple[Option[object], ...] = (
     MAX_WAIT,
     MAX_SESSIONS,
     ENCRYPTION,
-    RECONNECT,
+    EVENT_KIND,
+    schema.RECONNECT,
 )
 _OF_MODE = {Mode.MANUAL: _MANUAL, Mode.NOSTR: _NOSTR}
 
 EXCLUSIONS = (
-    Exclusion(SOURCE, TUNNELS),
-    Exclusion(TARGET, TUNNELS),
-    Exclusion(STDIO, TARGET),
-    Exclusion(STDIO, TUNNELS),
-    Exclusion(STDIO, SOCKS5),
+    Exclusion(schema.SOURCE, schema.TUNNELS),
+    Exclusion(schema.TARGET, schema.TUNNELS),
+    Exclusion(schema.STDIO, schema.TARGET),
+    Exclusion(schema.STDIO, schema.TUNNELS),
+    Exclusion(schema.STDIO, schema.SOCKS5),
     Exclusion(NSEC, NSEC_FILE),
     Exclusion(STUN_SERVERS, NO_STUN),
 )
@@ -354,9 +251,22 @@ def modes_of(name: str) -> tuple[Mode, ...]:
     return tuple(mode for mode, options in _OF_MODE.items() if name in [o.name for o in options])
 
 
+def refused(mode: Mode) -> tuple[Refused, ...]:
+    """Keys that a file of `mode` may not hold although there are such."""
+    others = (other for other in Mode if other is not mode)
+    return tuple(Refused(f'this file has mode = "{mode}"; remove the table', o) for o in others)
+
+
 def _in_table(option: Option[object], role: Role, mode: Mode) -> Option[object]:
-    aliases = tuple(f"{mode}.{alias}" for alias in option.aliases)
-    if option is SOURCE and role is Role.CLIENT:
+    """`option` with its keys in the table of `mode`; those shared with `tunnel-rs` are written as
+    in its table."""
+    aliases = tuple(_moved(alias, mode) for alias in option.aliases)
+    if option is schema.SOURCE and role is Role.CLIENT:
         aliases += ("source",)
-    key = f"{mode}.{option.key}" if option.key else None
-    return replace(option, key=key, aliases=aliases)
+    key = _moved(option.key, mode) if option.key else None
+    doc = option.doc.replace(f"[[{schema.MODE}.", f"[[{mode}.")
+    return replace(option, key=key, aliases=aliases, doc=doc)
+
+
+def _moved(key: str, mode: Mode) -> str:
+    return f"{mode}.{key.removeprefix(f'{schema.MODE}.')}"

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.forward.settings import Network, Tunnel
 from tunnel_rs.iroh.discovery_settings import NO_DISCOVERY, parse_pkarr_url
+from tunnel_rs.proto.ice_servers import parse_stun_server
 from tunnel_rs.proto.identity import decode_secret_key
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -241,7 +242,7 @@ def _any_text(_: str) -> bool:
 
 def _tunnels_from_toml(value: object) -> tuple[Tunnel, ...]:
     if not isinstance(value, list):
-        raise _mismatch("an array of tables, [[iroh.tunnels]]", value)
+        raise _mismatch("an array of tables with source and target", value)
     return tuple(_tunnel(number, entry) for number, entry in enumerate(value, 1))
 
 
@@ -283,6 +284,7 @@ SECRET_KEY = text("the base64 text of a 32-byte key", decode_secret_key, secret=
 TOKEN = text("a token of 18 characters", check_token, secret=True)
 TOKENS = texts("a token of 18 characters", check_token, secret=True)
 ENDPOINT_ID = text("64 hex digits or 52 base32 characters", EndpointId.parse)
+CLIENT_IDS = texts("64 hex digits or 52 base32 characters", EndpointId.parse)
 SOURCE = text("tcp://host:port or udp://host:port", SourceUrl.parse)
 SOURCES = one_or_more("tcp://host:port or udp://host:port", SourceUrl.parse)
 LISTEN_ADDRESS = text("host:port", ListenAddress.parse)
@@ -291,6 +293,7 @@ HOST_PORT = text("host:port", lambda given: HostPort.parse(given, allow_port_zer
 NETWORKS: Kind[tuple[Network, ...]] = texts("an IPv4 or IPv6 network", parse_network)
 BIND_ADDRESS = text("ip:port", lambda given: SocketAddr.parse(given, allow_port_zero=True))
 PEER_ADDRESSES = texts("ip:port", SocketAddr.parse)
+STUN_SERVERS = texts("host:port", parse_stun_server)
 CONGESTION_CONTROLLER = text("cubic or newreno", _parse_congestion_controller)
 DNS_SERVER = text("a URL like https://host/pkarr, or none", _parse_dns_server)
 RELAYS = texts("https://host[:port], or none", _parse_relay)

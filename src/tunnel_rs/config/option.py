@@ -22,12 +22,6 @@ class Role(StrEnum):
         return self in (Role.SERVER, Role.VPN_SERVER)
 
     @property
-    def command(self) -> str:
-        """Of which program and subcommand it is the role."""
-        side = "server" if self.is_server else "client"
-        return f"{'tunnel-rs' if self == side else 'tunnel-rs-vpn'} {side}"
-
-    @property
     def file_name(self) -> str:
         """Of its configuration file in the default place."""
         side = "server" if self.is_server else "client"

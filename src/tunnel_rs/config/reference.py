@@ -3,16 +3,19 @@
 `python -m tunnel_rs.config.reference >docs/CONFIGURATION.md` writes it anew.
 """
 
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from tunnel_rs.config import schema
-from tunnel_rs.config.option import Option, Role
+from tunnel_rs.config import ice_schema, schema
+from tunnel_rs.config.option import Exclusion, Option, Role
 from tunnel_rs.errors import ExitStatus
 
 _HEAD = """\
 # Configuration
 
-<!-- Written by `python -m tunnel_rs.config.reference`; change `config/schema.py` instead. -->
+<!-- Written by `python -m tunnel_rs.config.reference`; change `config/schema.py` or
+`config/ice_schema.py` instead. -->
 
 Every option of `tunnel-rs server` and `tunnel-rs client`, with its key in a TOML file, its flag on
 the command line and its environment variable.
@@ -30,6 +33,16 @@ the command line and its environment variable.
   comes from.
 """
 
+
+_ICE = """\
+## tunnel-rs-ice
+
+A file begins with `role = "server"` or `role = "client"`, and `mode = "manual"` or
+`mode = "nostr"`; its table is `[manual]` or `[nostr]` accordingly, which is written `MODE` below.
+`~/.config/tunnel-rs/server_ice.toml` (`client_ice.toml`) is the file of `--default-config`. All
+else is as above, and `tunnel-rs-ice check-config FILE` checks a file. Both sides of nostr mode need
+a key of their own and the other's npub.
+"""
 
 _TAIL = """\
 ## While a server runs
@@ -59,7 +72,15 @@ MEANINGS = {
 
 def reference() -> str:
     """The whole page."""
-    sections = [*_section(Role.SERVER), *_section(Role.CLIENT), *_exclusions()]
+    sections = [
+        *_section("## Server", schema.options_for(Role.SERVER)),
+        *_section("## Client", schema.options_for(Role.CLIENT)),
+        *_exclusions("## What excludes what", schema.EXCLUSIONS),
+        _ICE,
+        *_section("### Server of tunnel-rs-ice", _ice_options(Role.SERVER)),
+        *_section("### Client of tunnel-rs-ice", _ice_options(Role.CLIENT)),
+        *_exclusions("### What excludes what in tunnel-rs-ice", ice_schema.EXCLUSIONS),
+    ]
     return "\n".join([_HEAD, *sections, _TAIL, *_exit_statuses()])
 
 
@@ -69,11 +90,24 @@ def _exit_statuses() -> Iterator[str]:
     yield ""
 
 
-def _section(role: Role) -> Iterator[str]:
-    yield f"## {role.capitalize()}\n"
+def _ice_options(role: Role) -> Iterator[Option[object]]:
+    """The options of both modes; keys that both have begin with MODE."""
+    for option in ice_schema.all_options(role):
+        modes = ice_schema.modes_of(option.name)
+        inside = next(o for o in ice_schema.options_for(role, modes[0]) if o.name == option.name)
+        if len(modes) == 1:
+            yield inside
+            continue
+        key, *aliases = (re.sub(rf"^{modes[0]}\.", "MODE.", k) for k in inside.keys or ("",))
+        doc = inside.doc.replace(f"[[{modes[0]}.", "[[MODE.")
+        yield replace(inside, key=key or None, aliases=tuple(aliases), doc=doc)
+
+
+def _section(title: str, options: Iterable[Option[object]]) -> Iterator[str]:
+    yield f"{title}\n"
     yield "| Key in the file | Command line | Environment | Value | Default | Meaning |"
     yield "|---|---|---|---|---|---|"
-    for option in schema.options_for(role):
+    for option in options:
         yield _row(option)
     yield ""
 
@@ -107,15 +141,17 @@ def _value(option: Option[object]) -> str:
 def _default(value: object) -> str:
     if value is None or value == ():
         return "-"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _exclusions() -> Iterator[str]:
-    yield "## What excludes what\n"
+def _exclusions(title: str, exclusions: Iterable[Exclusion]) -> Iterator[str]:
+    yield f"{title}\n"
     yield "Two of a row in one source are an error; in two sources the higher rank is used.\n"
-    for exclusion in schema.EXCLUSIONS:
+    for exclusion in exclusions:
         both = f"`{exclusion.first.name}` and `{exclusion.second.name}`"
         together = exclusion.together_on_command_line
         yield f"- {both}{' (may be combined on the command line)' if together else ''}"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import ListenAddress
+from tunnel_rs.config.operation_options import OPERATIONS
 from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
-from tunnel_rs.config.transport_options import TRANSPORT
+from tunnel_rs.config.transport_options import TRANSPORT, UDP_DATAGRAMS
 from tunnel_rs.forward.settings import Network, Tunnel
 from tunnel_rs.proto.iroh_defaults import STAGING_VARIABLE
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -55,11 +56,33 @@ AUTH_TOKENS_FILE: Option[Path | None] = Option(
     kinds.FILE,
     None,
     SERVER,
-    "File with one token a line, # begins a comment; read again on SIGHUP.",
+    "File with one token a line, # begins a comment; options behind a token limit what its holder "
+    "may do. Read again on SIGHUP.",
     key="iroh.auth_tokens_file",
     flags=("--auth-tokens-file",),
     metavar="FILE",
     variable="TUNNEL_RS_AUTH_TOKENS_FILE",
+)
+ALLOWED_CLIENTS: Option[tuple[EndpointId, ...]] = Option(
+    "allowed_clients",
+    kinds.CLIENT_IDS,
+    (),
+    SERVER,
+    "EndpointId of a client that needs no token: its key is enough.",
+    key="iroh.allowed_clients",
+    flags=("--allowed-client",),
+    metavar="ID",
+)
+ALLOWED_CLIENTS_FILE: Option[Path | None] = Option(
+    "allowed_clients_file",
+    kinds.FILE,
+    None,
+    SERVER,
+    "File with one such EndpointId a line, with the same options behind it as in a tokens file. "
+    "Read again on SIGHUP.",
+    key="iroh.allowed_clients_file",
+    flags=("--allowed-clients-file",),
+    metavar="FILE",
 )
 MAX_SESSIONS: Option[int] = Option(
     "max_sessions",
@@ -92,6 +115,19 @@ SECRET_FILE: Option[Path | None] = Option(
     flags=("--secret-file",),
     metavar="FILE",
     variable="TUNNEL_RS_SECRET_FILE",
+)
+CLIENT_SECRET_FILE: Option[Path | None] = Option(
+    "client_secret_file",
+    kinds.FILE,
+    None,
+    CLIENT,
+    "File with our own secret key, from `tunnel-rs generate-server-key`, where the server lets us "
+    "in by its EndpointId instead of a token. Without one each run has a fresh key.",
+    key="iroh.secret_file",
+    flags=("--secret-file",),
+    metavar="FILE",
+    # Not the server's: both may run in one environment, and must not be the same endpoint.
+    variable="TUNNEL_RS_CLIENT_SECRET_FILE",
 )
 SERVER_NODE_ID: Option[EndpointId | None] = Option(
     "server_node_id",
@@ -200,6 +236,36 @@ RELAY_ONLY: Option[bool] = Option(
     BOTH,
     "Use the relays given by --relay-url and nothing else: no UDP, no discovery of any kind.",
     flags=("--relay-only",),
+)
+DIRECT_ONLY: Option[bool] = Option(
+    "direct_only",
+    kinds.SWITCH,
+    False,
+    CLIENT,
+    "Forward over direct paths only. Relays help to find one and carry nothing else; when there is "
+    "no direct path within the connect timeout, the attempt fails.",
+    key="iroh.direct_only",
+    flags=("--direct-only",),
+)
+STUN_SERVERS: Option[tuple[HostPort, ...]] = Option(
+    "stun_servers",
+    kinds.STUN_SERVERS,
+    (),
+    BOTH,
+    "STUN servers that tell our address as seen from outside, asked where no relay tells it.",
+    key="iroh.stun_servers",
+    flags=("--stun-server",),
+    metavar="HOST[:PORT]",
+)
+PORT_MAPPING: Option[bool] = Option(
+    "port_mapping",
+    kinds.SWITCH,
+    True,
+    BOTH,
+    "Ask the router for a port that leads to us (PCP, NAT-PMP, UPnP), so that peers reach us "
+    "directly; it is given back at the end.",
+    key="iroh.port_mapping",
+    flags=("--port-mapping",),
 )
 RELAY_TOKEN: Option[Secret[str] | None] = Option(
     "relay_token",
@@ -314,15 +380,21 @@ OPTIONS: tuple[Option[object], ...] = (
     ALLOWED_UDP,
     AUTH_TOKENS,
     AUTH_TOKENS_FILE,
+    ALLOWED_CLIENTS,
+    ALLOWED_CLIENTS_FILE,
     AUTH_TOKEN,
     AUTH_TOKEN_FILE,
     SECRET,
     SECRET_FILE,
+    CLIENT_SECRET_FILE,
     MAX_SESSIONS,
     PEER_ADDRS,
     BIND,
     RELAY_URLS,
     RELAY_ONLY,
+    DIRECT_ONLY,
+    STUN_SERVERS,
+    PORT_MAPPING,
     RELAY_TOKEN,
     RELAY_TOKEN_FILE,
     RELAY_CA_FILE,
@@ -333,12 +405,15 @@ OPTIONS: tuple[Option[object], ...] = (
     RECONNECT,
     CONNECT_TIMEOUT,
     UDP_IDLE_TIMEOUT,
+    *OPERATIONS,
     *TRANSPORT,
+    UDP_DATAGRAMS,
 )
 
 
-EXCLUSIONS = (
+EXCLUSIONS: tuple[Exclusion, ...] = (
     Exclusion(AUTH_TOKENS, AUTH_TOKENS_FILE, together_on_command_line=True),
+    Exclusion(ALLOWED_CLIENTS, ALLOWED_CLIENTS_FILE, together_on_command_line=True),
     Exclusion(AUTH_TOKEN, AUTH_TOKEN_FILE),
     Exclusion(SECRET, SECRET_FILE),
     Exclusion(SOURCE, TUNNELS),
@@ -349,10 +424,12 @@ EXCLUSIONS = (
     Exclusion(RELAY_TOKEN, RELAY_TOKEN_FILE),
     Exclusion(RELAY_ONLY, BIND),
     Exclusion(RELAY_ONLY, PEER_ADDRS),
+    Exclusion(RELAY_ONLY, DIRECT_ONLY),
+    Exclusion(RELAY_ONLY, STUN_SERVERS),
 )
 
 
-REFUSED = (
+REFUSED: tuple[Refused, ...] = (
     Refused(
         "not accepted in a file; it is an option of the command line only", key="iroh.relay_only"
     ),

@@ -10,9 +10,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
+from tunnel_rs.config import schema
 from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.option import Exclusion, Option, Role
-from tunnel_rs.config.tables import options_for, table_for
+from tunnel_rs.config.tables import Table, table_for
 from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 
 T = TypeVar("T")
@@ -67,6 +68,17 @@ class Values:
     role: Role
     settings: Layer
     file: Path | None = None
+    mode: str = schema.MODE
+
+    @property
+    def table(self) -> Table:
+        """The table that the options are of."""
+        return table_for(self.role, self.mode)
+
+    @property
+    def options(self) -> tuple[Option[object], ...]:
+        """All options of the role."""
+        return self.table.options[self.role]
 
     def get(self, option: Option[T]) -> T:
         """The value in force: the one of the highest rank, else the default."""
@@ -84,6 +96,8 @@ class Values:
 
         It is the file's fault if there is one, else the command line's.
         """
+        own = {option.name: option for option in self.options}
+        options = tuple(own.get(option.name, option) for option in options)
         flags = " or ".join(option.flag for option in options if option.flags)
         keys = " or ".join(option.key for option in options if option.key)
         if self.file is None:
@@ -91,19 +105,19 @@ class Values:
         return ConfigError(f"{self.file}: no {what}: set {keys}, or give {flags}{advice}")
 
 
-def command_line(role: Role, given: Mapping[str, Sequence[str]]) -> Layer:
+def command_line(options: Iterable[Option[object]], given: Mapping[str, Sequence[str]]) -> Layer:
     """Read the options given on the command line; `given` maps names to all occurrences."""
     return {
         option.name: _from_texts(option, given[option.name], Rank.COMMAND_LINE, option.flag)
-        for option in options_for(role)
+        for option in options
         if given.get(option.name)
     }
 
 
-def environment(role: Role, environ: Mapping[str, str]) -> Layer:
+def environment(options: Iterable[Option[object]], environ: Mapping[str, str]) -> Layer:
     """Read the environment. Lists are separated by commas; an empty variable counts as not set."""
     layer = {}
-    for option in options_for(role):
+    for option in options:
         text = environ.get(option.variable, "") if option.variable else ""
         if option.variable and text:
             texts = _split(text) if option.kind.repeatable else [text]
@@ -123,10 +137,10 @@ def _from_texts(option: Option[object], texts: Sequence[str], rank: Rank, where:
         raise origin.error(str(error)) from None
 
 
-def file_values(file: ConfigFile, role: Role) -> Layer:
+def file_values(file: ConfigFile, role: Role, table: Table) -> Layer:
     """Read a file that is for `role`. Raises ConfigError for the first thing that is wrong."""
     layer: dict[str, Setting] = {}
-    for option, key, value in file.entries(role):
+    for option, key, value in file.entries(role, table):
         origin = Origin(Rank.FILE, f"{file.path}: {key}")
         if option.name in layer:
             other = layer[option.name].origin.key
@@ -143,15 +157,17 @@ def collect(
     given: Mapping[str, Sequence[str]],
     environ: Mapping[str, str],
     file: ConfigFile | None,
+    mode: str = schema.MODE,
 ) -> Values:
     """Merge all sources, the command line first. Raises UsageError or ConfigError."""
-    layers = [command_line(role, given), environment(role, environ)]
+    table = table_for(role, mode)
+    options, exclusions = table.options[role], table.exclusions
+    layers = [command_line(options, given), environment(options, environ)]
     if file is not None:
-        layers.append(file_values(file, role))
-    exclusions = table_for(role).exclusions
+        layers.append(file_values(file, role, table))
     for layer in layers:
         _refuse_exclusive(layer, exclusions)
-    return Values(role, _merge(layers, exclusions), file.path if file else None)
+    return Values(role, _merge(layers, exclusions), file.path if file else None, mode)
 
 
 def _refuse_exclusive(layer: Layer, exclusions: Sequence[Exclusion]) -> None:

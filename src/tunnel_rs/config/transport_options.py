@@ -61,6 +61,16 @@ OFFLOAD: Option[bool] = Option(
     key="iroh.transport.offload",
     hidden=True,
 )
+UDP_DATAGRAMS: Option[bool] = Option(
+    "udp_datagrams",
+    kinds.SWITCH,
+    True,
+    BOTH,
+    "Carry UDP as QUIC datagrams when the other side does too, so that a lost one holds up no "
+    "other; with false on a stream, where nothing is lost and much may be late.",
+    key="iroh.transport.udp_datagrams",
+    hidden=True,
+)
 
 TRANSPORT: tuple[Option[object], ...] = (
     CONGESTION,

@@ -66,7 +66,7 @@ class FlowTable:
             idle_timeout=self._parts.settings.udp_idle_timeout,
         )
         self._flows[key] = flow
-        session.abort = flow.abort
+        session.carried_by(flow)
         try:
             self._parts.tasks.spawn(self._open(key, flow, session), str(source))
         except ScopeFullError:

@@ -5,33 +5,49 @@ from collections.abc import Callable
 from tunnel_rs.errors import ProtocolError, StreamResetError
 from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.net.admission import Admission
+from tunnel_rs.net.clock import wall_clock
 from tunnel_rs.net.link import ByteStream, Link
-from tunnel_rs.proto.auth import FailurePenalties, token_accepted
+from tunnel_rs.proto.access import NOT_ACCEPTED, AccessList, Pass
+from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.messages import AuthResponse, decode_auth_request
-from tunnel_rs.values import Secret
-
-Tokens = Callable[[], tuple[Secret[str], ...]]
+from tunnel_rs.values import EndpointId
 
 
 class AuthGate:
     """Judges accepted links. One gate for all links of a server."""
 
     def __init__(
-        self, tokens: Tokens, *, timeout: float, penalties: FailurePenalties | None = None
+        self,
+        access: AccessList,
+        *,
+        timeout: float,
+        penalties: FailurePenalties | None = None,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
-        self._tokens = tokens
+        self.access = access
+        """Who may come in from now on; may be replaced at any time."""
+        self._wall = wall
         self._admission = Admission(timeout=timeout, penalties=penalties)
 
-    async def admit(self, link: Link) -> None:
-        """Return when the peer has shown an accepted token. Raises `net.admission.RefusedError`."""
-        await self._admission.admit(link, _TokenBearer(self._tokens))
+    async def admit(self, link: Link) -> Pass:
+        """What the peer may do, once it has shown an accepted token or key. Raises
+        `net.admission.RefusedError`."""
+        entrant = _Entrant(self, link.peer)
+        await self._admission.admit(link, entrant)
+        return entrant.held
+
+    def wall(self) -> float:
+        return self._wall()
 
 
-class _TokenBearer:
-    """A peer that has to show a token, and nothing else."""
+class _Entrant:
+    """A peer that has to show a token, unless its key is enough, and nothing else."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, gate: AuthGate, peer: EndpointId) -> None:
+        self.held: Pass
+        self._gate = gate
+        self._peer = peer
+        self._understood = False
         self._dialogue: Dialogue
 
     async def judge(self, stream: ByteStream) -> str:
@@ -40,12 +56,16 @@ class _TokenBearer:
             request = decode_auth_request(await self._dialogue.receive())
         except (ProtocolError, StreamResetError) as error:
             return str(error)
-        if token_accepted(request.auth_token, self._tokens()):
-            return ""
-        return "the token is not accepted"
+        self._understood = True
+        verdict = self._gate.access.judge(self._peer, request.auth_token, self._gate.wall())
+        if isinstance(verdict, str):
+            return verdict
+        self.held = verdict
+        return ""
 
     def refuse(self, reason: str) -> None:
-        self._dialogue.finish(AuthResponse(False, reason), stop=False)
+        told = NOT_ACCEPTED if self._understood else reason
+        self._dialogue.finish(AuthResponse(False, told), stop=False)
 
     def accept(self) -> None:
         self._dialogue.finish(AuthResponse(True), stop=False)

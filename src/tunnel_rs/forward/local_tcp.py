@@ -75,7 +75,7 @@ async def join_source(
         with session:
             session.opened()
             splice = await join_tcp(sock, dialogue.stream, dialogue.hand_over, session.ended)
-            session.abort = splice.abort
+            session.carried_by(splice)
     except (OSError, asyncio.CancelledError) as error:
         dialogue.abandon()
         if isinstance(error, asyncio.CancelledError):

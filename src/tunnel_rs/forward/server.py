@@ -1,6 +1,8 @@
 """The forwarding server: authenticates links and connects their streams to allowed targets."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 
 from tunnel_rs.errors import (
     LinkClosedError,
@@ -8,19 +10,24 @@ from tunnel_rs.errors import (
     StreamResetError,
     TargetError,
 )
-from tunnel_rs.forward.dialogue import DONE, Dialogue
+from tunnel_rs.forward.accounts import Account, Accounts, Client
+from tunnel_rs.forward.dialogue import AUTH_FAILED, DONE, Dialogue
 from tunnel_rs.forward.gate import AuthGate
 from tunnel_rs.forward.plain import accept_plain
-from tunnel_rs.forward.sessions import Sessions
+from tunnel_rs.forward.sessions import Session, Sessions
 from tunnel_rs.forward.settings import ServerSettings
 from tunnel_rs.forward.targets import Targets, parse_source
 from tunnel_rs.forward.udp_flow import join_udp
 from tunnel_rs.net.admission import RefusedError
+from tunnel_rs.net.clock import wall_clock
 from tunnel_rs.net.link import ByteStream, Link
 from tunnel_rs.net.resolver import Resolve, SystemResolver
 from tunnel_rs.net.splice import join_tcp
 from tunnel_rs.net.tasks import ScopeFullError, TaskScope
+from tunnel_rs.net.throttle import ThrottledStream
+from tunnel_rs.proto.access import Pass
 from tunnel_rs.proto.auth import FailurePenalties
+from tunnel_rs.proto.grants import UNLIMITED
 from tunnel_rs.proto.messages import SourceRequest, SourceResponse, decode_source_request
 from tunnel_rs.proto.policy import SourcePolicy
 from tunnel_rs.reports import (
@@ -28,8 +35,10 @@ from tunnel_rs.reports import (
     ClientGone,
     ClientRefused,
     Notice,
+    PeerStatus,
     Reporter,
     SessionRefused,
+    TunnelStatus,
     silent,
 )
 from tunnel_rs.values import Protocol, SourceUrl
@@ -46,9 +55,16 @@ MAX_SHOWN = 300
 
 DRAIN_TIMEOUT = 5.0
 
+LOOK_AT_CLOCK = 60.0
+"""Seconds between looks at the time of day while a pass that expires is in use: it may be set, and
+runs on while the machine sleeps."""
+
 
 class ForwardServer:
     """Serves any number of links. `serve` is called for each link that was accepted."""
+
+    tunnels: tuple[TunnelStatus, ...] = ()
+    """Listeners: a server has none."""
 
     def __init__(
         self,
@@ -57,23 +73,37 @@ class ForwardServer:
         *,
         penalties: FailurePenalties | None = None,
         resolve: Resolve | None = None,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         self.sessions = Sessions(report, limit=settings.max_sessions)
         self._report = report
         self._resolve = resolve or SystemResolver()
-        self._penalties = FailurePenalties() if penalties is None else penalties
+        self._wall = wall
+        self._gate = AuthGate(
+            settings.access, timeout=settings.auth_timeout, penalties=penalties, wall=wall
+        )
+        self._accounts = Accounts()
+        self._clients: dict[Link, Client] = {}
         self._links: set[Link] = set()
         self._no_links = asyncio.Event()
         self._closing = False
-        self.apply(settings)
+        self._use(settings)
 
     def apply(self, settings: ServerSettings) -> None:
-        """Use other allow-lists, tokens and limits from now on. Open sessions are not touched."""
+        """Use other allow-lists, tokens and limits from now on. Who may no longer come in is sent
+        away, and sessions to what may no longer be reached are ended; others go on."""
+        self._use(settings)
+        for client in list(self._clients.values()):
+            self._renew(client)
+        for session in self.sessions:
+            if not self._still_allows(session):
+                session.abort("its target is no longer allowed")
+
+    def _use(self, settings: ServerSettings) -> None:
         self._settings = settings
         self.sessions.limit = settings.max_sessions
-        self._gate = AuthGate(
-            settings.tokens, timeout=settings.auth_timeout, penalties=self._penalties
-        )
+        self._gate.access = settings.access
+        self._accounts.keep(settings.access)
         self._targets = Targets(
             SourcePolicy(settings.allowed_tcp, settings.allowed_udp),
             self._resolve,
@@ -90,16 +120,92 @@ class ForwardServer:
         self._links.add(link)
         self._no_links.clear()
         try:
-            if not authenticated:
-                await self._gate.admit(link)
-            await self._serve_client(link)
+            if authenticated:
+                held = Pass(link.peer, UNLIMITED)
+                client = Client(link, held, Account(UNLIMITED), by_transport=True)
+            else:
+                held = await self._gate.admit(link)
+                client = Client(link, held, self._accounts.of(held))
+            self._clients[link] = client
+            self._renew(client)
+            await self._serve_client(client)
         except RefusedError as refusal:
             self._report(ClientRefused(link.peer, link.address, str(refusal)))
         finally:
             link.close(DONE, "done")
-            self._links.discard(link)
-            if not self._links:
-                self._no_links.set()
+            self._forget(link)
+
+    def _forget(self, link: Link) -> None:
+        client = self._clients.pop(link, None)
+        if client is not None and client.expiry is not None:
+            client.expiry.cancel()
+        self._links.discard(link)
+        if not self._links:
+            self._no_links.set()
+
+    def _renew(self, client: Client) -> None:
+        """Judge somebody who is in by the present list, and again when the pass runs out."""
+        if client.by_transport:
+            return
+        held = self._settings.access.renew(client.held, self._wall())
+        if client.expiry is not None:
+            client.expiry.cancel()
+            client.expiry = None
+        if held is None:
+            self._dismiss(client, f"its {client.held.by} has expired or was taken away")
+            return
+        client.held = held
+        client.account.apply(held.grant)
+        if held.grant.expires is not None:
+            delay = min(held.grant.expires - self._wall(), LOOK_AT_CLOCK)
+            loop = asyncio.get_running_loop()
+            client.expiry = loop.call_later(max(delay, 0.0), self._renew, client)
+
+    def _dismiss(self, client: Client, reason: str) -> None:
+        """End the link of somebody who may no longer come in."""
+        client.dismissal = reason
+        client.link.close(AUTH_FAILED, "auth_failed")
+
+    @property
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """All who are in, with their sessions."""
+        sessions: dict[Client, list[Session]] = {client: [] for client in self._clients.values()}
+        for session in self.sessions:
+            if session.client in sessions:
+                sessions[session.client].append(session)
+        return tuple(client.status(own) for client, own in sessions.items())
+
+    @property
+    def moved(self) -> dict[int, tuple[int, int]]:
+        """Bytes sent and received by each link, by its number."""
+        moved = {c.number: (c.sent, c.received) for c in self._clients.values()}
+        for session in self.sessions:
+            if session.client is not None and session.client.number in moved:
+                (sent, received), (a, b) = moved[session.client.number], session.counters
+                moved[session.client.number] = sent + a, received + b
+        return moved
+
+    async def ping(self) -> dict[str, float]:
+        """Seconds to each client and back, by its id; who leaves meanwhile is left out."""
+        clients = list(self._clients.values())
+        times = await asyncio.gather(*(c.link.ping() for c in clients), return_exceptions=True)
+        pairs = zip(clients, times, strict=True)
+        return {str(client.peer): time for client, time in pairs if isinstance(time, float)}
+
+    def disconnect(self, peer: str, reason: str) -> int:
+        """End the links of the clients whose id begins with `peer`; returns how many there were.
+        They may come again, as long as their tokens hold."""
+        found = [c for c in self._clients.values() if str(c.peer).startswith(peer)]
+        for client in found:
+            client.dismissal = reason
+            client.link.close(DONE, reason)
+        return len(found)
+
+    def _still_allows(self, session: Session) -> bool:
+        if session.client is None or session.target is None:
+            return True
+        grant = session.client.held.grant
+        return self._targets.still_allow(session.source.protocol, session.target, grant)
 
     async def check(self, source: SourceUrl) -> None:
         """Raise TargetError unless `source` may be forwarded. A later request is judged anew."""
@@ -122,34 +228,37 @@ class ForwardServer:
         if self._links:
             await self._no_links.wait()
 
-    async def _serve_client(self, link: Link) -> None:
+    async def _serve_client(self, client: Client) -> None:
+        link = client.link
         link.open_window()
-        self._report(ClientAuthenticated(link.peer, link.address))
+        self._report(ClientAuthenticated(link.peer, link.address, client.name, client.held.by))
         name = f"client {link.peer.short}"
         async with TaskScope(name, on_failure=self._task_failed, limit=MAX_REQUESTS) as requests:
             try:
                 while True:
-                    self._begin(await link.accept_stream(), requests, link.fixed_source)
+                    self._begin(await link.accept_stream(), requests, client)
             except LinkClosedError as error:
-                reason = str(error)
-        self._report(ClientGone(link.peer, reason))
+                reason = client.dismissal or str(error)
+        moved = client.sent, client.received
+        self._report(ClientGone(link.peer, reason, client.name, *moved, client.seconds))
 
-    def _begin(self, stream: ByteStream, requests: TaskScope, fixed: SourceUrl | None) -> None:
+    def _begin(self, stream: ByteStream, requests: TaskScope, client: Client) -> None:
+        fixed = client.link.fixed_source
         dialogue = Dialogue(stream) if fixed is None else accept_plain(stream, fixed)
         try:
-            requests.spawn(self._request(dialogue, fixed), f"stream {stream.stream_id}")
+            requests.spawn(self._request(dialogue, client), f"stream {stream.stream_id}")
         except ScopeFullError:
-            self._refuse(dialogue, "a stream", "too many unanswered requests")
+            self._refuse(dialogue, client, "a stream", "too many unanswered requests")
 
-    async def _request(self, dialogue: Dialogue, fixed: SourceUrl | None) -> None:
+    async def _request(self, dialogue: Dialogue, client: Client) -> None:
         """Answer one stream. What goes wrong here ends this stream only."""
         text = "a stream"
         try:
-            request = await self._read_request(dialogue, fixed)
+            request = await self._read_request(dialogue, client.link.fixed_source)
             text = request.source
-            await self._connect(dialogue, parse_source(text), datagrams=request.datagrams)
+            await self._connect(dialogue, parse_source(text), client, offered=request.datagrams)
         except (TargetError, ProtocolError) as error:
-            self._refuse(dialogue, text, str(error))
+            self._refuse(dialogue, client, text, str(error))
         except (StreamResetError, LinkClosedError, OSError):
             dialogue.abandon()  # nobody waits for an answer, or it was already given
         except BaseException:
@@ -164,30 +273,46 @@ class ForwardServer:
         except TimeoutError:
             raise ProtocolError(f"no source request in {REQUEST_TIMEOUT:g} s") from None
 
-    async def _connect(self, dialogue: Dialogue, source: SourceUrl, *, datagrams: bool) -> None:
+    async def _connect(
+        self, dialogue: Dialogue, source: SourceUrl, client: Client, *, offered: bool
+    ) -> None:
         if self._closing:
             raise TargetError("the server is shutting down")
-        session = self.sessions.take(source)
+        session = self.sessions.take(source, client)
         if session is None:
             raise TargetError("Session limit reached")
         with session:
-            sock = await self._targets.open(source)
-            udp = source.protocol is Protocol.UDP
-            beside = udp and datagrams and dialogue.stream.max_datagram > 0
+            sock, session.target = await self._targets.open(source, client.held.grant)
+            if not self._still_allows(session):  # settings may have changed meanwhile
+                sock.close()
+                raise TargetError(f"{source} is not among the sources this server allows")
+            # A bandwidth limit works by the stream's pressure, which datagrams do not feel.
+            free = source.protocol is Protocol.UDP and client.account.limits is None
+            beside = free and offered and dialogue.stream.max_datagram > 0
             dialogue.send(SourceResponse(True, datagrams=beside))
             session.opened()
-            if not udp:
-                splice = await join_tcp(sock, dialogue.stream, dialogue.hand_over, session.ended)
-                session.abort = splice.abort
-            else:
-                flow = join_udp(sock, session.ended, idle_timeout=self._settings.udp_idle_timeout)
-                session.abort = flow.abort
-                flow.attach(dialogue.stream, dialogue.hand_over, beside=beside)
+            await self._join(sock, dialogue, session, beside=beside)
 
-    def _refuse(self, dialogue: Dialogue, source: str, reason: str) -> None:
+    async def _join(
+        self, sock: socket.socket, dialogue: Dialogue, session: Session, *, beside: bool
+    ) -> None:
+        """Let bytes flow between a connected socket and a stream, or datagrams `beside` it. Owns
+        both."""
+        stream, attach = dialogue.stream, dialogue.hand_over
+        if not beside and (limits := session.client and session.client.account.limits):
+            stream = ThrottledStream(stream, attach, *limits)
+            attach = stream.set_receiver
+        if session.source.protocol is Protocol.TCP:
+            session.carried_by(await join_tcp(sock, stream, attach, session.ended))
+        else:
+            flow = join_udp(sock, session.ended, idle_timeout=self._settings.udp_idle_timeout)
+            session.carried_by(flow)
+            flow.attach(stream, attach, beside=beside)
+
+    def _refuse(self, dialogue: Dialogue, client: Client, source: str, reason: str) -> None:
         dialogue.finish(SourceResponse(False, reason))
         shown = "".join(c if c.isprintable() else "?" for c in source[:MAX_SHOWN])
-        self._report(SessionRefused(shown, reason))
+        self._report(SessionRefused(shown, reason, client.peer, client.name))
 
     def _task_failed(self, name: str, error: Exception) -> None:
         # A fault of ours, not of the peer: one stream is lost, the others go on.

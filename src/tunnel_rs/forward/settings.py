@@ -1,9 +1,9 @@
 """What the forwarding server and client are told to do. Built by `config`, frozen."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.values import HostPort, Secret, SourceUrl
 
 Network = IPv4Network | IPv6Network
@@ -15,8 +15,8 @@ class ServerSettings:
 
     allowed_tcp: tuple[Network, ...]
     allowed_udp: tuple[Network, ...]
-    tokens: Callable[[], tuple[Secret[str], ...]]
-    """The accepted tokens as of now; a function, so that SIGHUP can replace them."""
+    access: AccessList
+    """Who may come in, and what each may do at most. Each is bounded by the lists above too."""
 
     max_sessions: int = 100
     """Concurrent forwarded streams, over all clients."""

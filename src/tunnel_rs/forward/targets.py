@@ -8,11 +8,13 @@ import socket
 from dataclasses import dataclass
 
 from tunnel_rs.errors import TargetError
+from tunnel_rs.net.bind import peer_address
 from tunnel_rs.net.datagrams import connect_udp
 from tunnel_rs.net.resolver import Resolve
 from tunnel_rs.net.tcp import dial
+from tunnel_rs.proto.grants import UNLIMITED, Grant
 from tunnel_rs.proto.policy import SourcePolicy
-from tunnel_rs.values import Protocol, SourceUrl
+from tunnel_rs.values import Protocol, SocketAddr, SourceUrl
 
 
 def parse_source(text: str) -> SourceUrl:
@@ -31,20 +33,35 @@ class Targets:
     resolve: Resolve
     connect_timeout: float
 
-    async def open(self, source: SourceUrl) -> socket.socket:
-        """A connected non-blocking TCP or UDP socket. Raises TargetError with the reason."""
-        ips = await self.allowed_addresses(source)
+    async def open(
+        self, source: SourceUrl, grant: Grant = UNLIMITED
+    ) -> tuple[socket.socket, SocketAddr]:
+        """A connected non-blocking TCP or UDP socket, and where it leads. Raises TargetError with
+        the reason."""
+        ips = await self.allowed_addresses(source, grant)
         if source.protocol is Protocol.TCP:
-            return await dial(ips, source.address.port, timeout=self.connect_timeout)
-        return connect_udp(ips, source.address.port)
+            sock = await dial(ips, source.address.port, timeout=self.connect_timeout)
+        else:
+            sock = connect_udp(ips, source.address.port)
+        try:
+            return sock, peer_address(sock)
+        except OSError:
+            sock.close()
+            raise TargetError(f"{source}: the connection was reset at once") from None
 
-    async def allowed_addresses(self, source: SourceUrl) -> list[str]:
+    def still_allow(self, protocol: Protocol, target: SocketAddr, grant: Grant) -> bool:
+        """Whether an address that was dialled before would be dialled now."""
+        permitted = self.policy.permitted(protocol, (target.ip,))
+        return bool(grant.permitted(protocol, permitted, target.port))
+
+    async def allowed_addresses(self, source: SourceUrl, grant: Grant = UNLIMITED) -> list[str]:
         """The addresses of `source` that may be dialled, never none. Raises TargetError."""
         protocol = source.protocol
-        if not self.policy.serves(protocol):
+        if not self.policy.serves(protocol) or grant.rules(protocol) == ():
             raise TargetError(f"this server forwards no {protocol.upper()}")
         ips = await self.resolve(source.address.host)
-        allowed = self.policy.permitted(protocol, ips)
+        permitted = self.policy.permitted(protocol, ips)
+        allowed = grant.permitted(protocol, permitted, source.address.port)
         if not allowed:
             raise TargetError(f"{source} is not among the sources this server allows")
         return allowed

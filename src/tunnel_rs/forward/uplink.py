@@ -99,6 +99,7 @@ class Uplink:
         self._backoff = Backoff(random=random)
         self._link: Link | None = None
         self._plain: PlainStreams | None = None
+        self._up_since = 0.0
         self._is_up = asyncio.Event()
         self._retry_now = asyncio.Event()
         self._waiting = 0
@@ -149,6 +150,11 @@ class Uplink:
         """The authenticated link, None while there is none."""
         return self._link
 
+    @property
+    def up_for(self) -> float:
+        """Seconds since the last link came up."""
+        return asyncio.get_running_loop().time() - self._up_since
+
     async def _one_link(self) -> TunnelError:
         """Why there is no link (any more), after the attempt to have one."""
         try:
@@ -158,6 +164,7 @@ class Uplink:
         except OSError as error:
             return UnreachableError(f"cannot connect: {error.strerror or error}")
         self._backoff.reset()
+        self._up_since = asyncio.get_running_loop().time()
         fixed = link.fixed_source
         self._plain = None if fixed is None else PlainStreams(link, fixed)
         self._link = link

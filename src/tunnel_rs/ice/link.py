@@ -3,7 +3,11 @@
 from tunnel_rs.net.ice_agent import IceAgent
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.quic_stream import QuicStream
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId, SourceUrl
+
+ICE_LOST = "ice disconnected"
+"""Reason of a close, with code 0, when ICE hears nothing of the peer any more; the original's."""
 
 
 class IceLink:
@@ -20,7 +24,7 @@ class IceLink:
         self.peer = peer
         self.fixed_source = fixed_source
         self._agent = agent
-        agent.on_consent_lost(lambda: self.close(0, "ice disconnected"))
+        agent.on_consent_lost(lambda: self.close(0, ICE_LOST))
 
     @property
     def address(self) -> str:
@@ -28,6 +32,16 @@ class IceLink:
         address = self.connection.engine.address
         assert isinstance(address, tuple)
         return self._agent.face.describe(address)
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        address = self.connection.engine.address
+        assert isinstance(address, tuple)
+        kind = "relay" if self._agent.face.is_relayed(address) else "direct"
+        return (PathStatus(self.address, kind, self.connection.rtt),)
+
+    async def ping(self) -> float:
+        return await self.connection.ping()
 
     async def open_stream(self) -> QuicStream:
         return await self.connection.open_stream()

@@ -5,8 +5,14 @@ One exchange makes one session. When it is lost nobody can signal a new one but 
 
 from typing import Protocol
 
-from tunnel_rs.errors import LinkClosedError, ProtocolError, TargetError, TunnelError
-from tunnel_rs.ice.link import IceLink
+from tunnel_rs.errors import (
+    LinkClosedError,
+    ProtocolError,
+    TargetError,
+    TunnelError,
+    UnreachableError,
+)
+from tunnel_rs.ice.link import ICE_LOST, IceLink
 from tunnel_rs.ice.session import IceSession
 from tunnel_rs.ice.settings import ClientRequest, Service, SessionSettings
 from tunnel_rs.net.resolver import Resolve
@@ -24,6 +30,9 @@ from tunnel_rs.values import SourceUrl
 
 PASTE_PATIENCE = 900.0
 """Seconds a server waits for the client: somebody has to carry the answer there first."""
+
+
+_AGAIN = "start both sides again, and carry a new offer and answer"
 
 
 class Exchange(Protocol):
@@ -102,6 +111,8 @@ async def serve_manual(
     """Server side: read the offer, check what it asks for, show the answer, and serve the client
     until it goes. Raises TunnelError."""
     offer = decode_offer(await exchange.read(BlockKind.OFFER))
+    if offer.fingerprint is not None:
+        raise ProtocolError("this is an answer; the server needs the offer that the client printed")
     source = await checked_source(service, offer.source, offer.streams)
     session = IceSession(settings, report, resolve, controlling=False)
     try:
@@ -119,6 +130,8 @@ async def serve_manual(
             timeout=patience,
         )
         await serve_link(service, link)
+    except LinkClosedError as error:
+        raise lost(error) from None
     finally:
         await session.close()
 
@@ -144,6 +157,17 @@ async def serve_link(service: Service, link: IceLink) -> None:
     """Serve until the link ends. A client that goes in order is no error; a path that dies is."""
     await service.serve(link)
     ended = await link.wait_closed()
-    in_order = isinstance(ended, LinkClosedError) and ended.by_application
-    if isinstance(ended, TunnelError) and not in_order:
+    if isinstance(ended, TunnelError) and not ended_in_order(ended):
         raise ended
+
+
+def ended_in_order(error: TunnelError) -> bool:
+    """Whether the end of a link is one that a program asked for, on either side."""
+    if not isinstance(error, LinkClosedError):
+        return False
+    return error.by_application and error.reason != ICE_LOST
+
+
+def lost(error: LinkClosedError) -> UnreachableError:
+    """What the loss of a session means in manual mode, where nobody can signal a new one."""
+    return UnreachableError(f"the connection is lost: {error}; {_AGAIN}")

@@ -59,7 +59,7 @@ class NostrClient:
         self._resolve = resolve
         self._wall = wall
         self._encryption = nostr.encryption
-        self._conversation = Conversation(nostr.key, nostr.peer, os.urandom)
+        self._conversation = Conversation(nostr.key, nostr.peer, os.urandom, nostr.kind)
         self._session: IceSession | None = None
 
     async def connect(self) -> IceLink:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tunnel_rs.errors import TargetError, TunnelError
 from tunnel_rs.ice.manual import checked_source, serve_link
-from tunnel_rs.ice.nostr_client import wall_clock
+from tunnel_rs.ice.nostr_client import RELAY_PATIENCE, wall_clock
 from tunnel_rs.ice.session import IceSession
 from tunnel_rs.ice.settings import NostrSettings, Service, SessionSettings
 from tunnel_rs.net.nostr import NostrRelays
@@ -20,7 +20,7 @@ from tunnel_rs.net.tasks import ScopeFullError, TaskScope
 from tunnel_rs.proto.ice_messages import IceMessage, Offer, Reject, encode
 from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, auth_event
 from tunnel_rs.proto.nostr_flow import Asked, Repeated, ServerFlow, Stale
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Notice, Reporter, ServerReady
 from tunnel_rs.values import EndpointId
 
 MAX_TASKS = 1000
@@ -58,10 +58,12 @@ class NostrServer:
         self._resolve = resolve
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._conversation = Conversation(nostr.key, nostr.peer, os.urandom)
+        self._conversation = Conversation(nostr.key, nostr.peer, os.urandom, nostr.kind)
         self._flow = ServerFlow(nostr.encryption)
         self._offered: dict[str, _Offered] = {}
         self._sessions = TaskScope("sessions", on_failure=self._failed, limit=MAX_TASKS)
+        self.max_sessions = nostr.max_sessions
+        """May be changed at any time; sessions that there are go on."""
         self._active = 0
         self._stale_told_at = -STALE_NOTICE
         self._relays = NostrRelays(
@@ -74,9 +76,11 @@ class NostrServer:
 
     async def run(self) -> None:
         """Listen on the relays and serve sessions."""
-        self._report(Notice("info", f"our npub: {self._nostr.key.public_key.npub}"))
         async with self._relays, self._sessions:
-            self._report(Notice("info", f"waiting for the client {self._nostr.peer.npub}..."))
+            while not await self._relays.wait_subscribed(RELAY_PATIENCE):
+                pass  # each relay's trouble is reported where it happens
+            ours = EndpointId(self._nostr.key.public_key.key)
+            self._report(ServerReady(ours, (), self._relays.connected))
             await asyncio.Event().wait()
 
     def _heard(self, event: Event) -> None:
@@ -93,7 +97,7 @@ class NostrServer:
                 self._tell_stale(age)
 
     def _begin(self, asked: Asked) -> None:
-        limit = self._nostr.max_sessions
+        limit = self.max_sessions
         if limit and self._active >= limit:
             self._reject(asked, f"Server at capacity ({self._active}/{limit} sessions)")
             return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tunnel_rs.net.ice_gather import IceServers
 from tunnel_rs.net.link import Link
+from tunnel_rs.proto.nostr_events import KIND
 from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey
 from tunnel_rs.proto.signalling import Encryption
 from tunnel_rs.proto.transport_settings import TransportSettings
@@ -68,3 +69,6 @@ class NostrSettings:
     """Sessions a server has at a time; 0: no limit of its own."""
 
     encryption: Encryption = Encryption.AUTO
+
+    kind: int = KIND
+    """Of the events, the same on both sides; relays may block the original's."""

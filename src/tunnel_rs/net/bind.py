@@ -40,6 +40,12 @@ def local_address(sock: socket.socket) -> SocketAddr:
     return SocketAddr(ip, port)
 
 
+def peer_address(sock: socket.socket) -> SocketAddr:
+    """Where a socket is connected to. Raises OSError when it no longer is."""
+    ip, port = sock.getpeername()[:2]
+    return SocketAddr(ip, port)
+
+
 async def _resolved(where: HostPort, resolve: Resolve) -> tuple[str, ...]:
     try:
         return tuple(await resolve(where.host))

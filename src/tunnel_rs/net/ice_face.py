@@ -56,11 +56,20 @@ class IceFace:
     def describe(self, path: PathKey) -> str:
         """A path for people: how, and between which addresses."""
         local = self._local_candidate(path[0])
-        remote = SocketAddr(path[1], path[2])
-        types = [CandidateType(local.type) if local else CandidateType.HOST, self._type_of(remote)]
-        types.sort(key=list(CandidateType).index)
         via = f"{SocketAddr(local.host, local.port)} -> " if local else ""
-        return f"{_TYPE_NAMES[types[-1]]}, {via}{remote}"
+        return f"{_TYPE_NAMES[self._worst_type(path)]}, {via}{SocketAddr(path[1], path[2])}"
+
+    def is_relayed(self, path: PathKey) -> bool:
+        """Whether a TURN server is in between."""
+        return self._worst_type(path) is CandidateType.RELAYED
+
+    def _worst_type(self, path: PathKey) -> CandidateType:
+        local = self._local_candidate(path[0])
+        types = (
+            CandidateType(local.type) if local else CandidateType.HOST,
+            self._type_of(SocketAddr(path[1], path[2])),
+        )
+        return max(types, key=list(CandidateType).index)
 
     def _received(self, path: PathKey, train: memoryview, segment_size: int) -> None:
         if self._sink is not None:
@@ -128,6 +137,9 @@ class IceFace:
         if ip == "::1" or ip.startswith("127."):
             return _LARGEST_ON_LOOPBACK
         return _LARGEST_ON_IPV6 if ":" in ip else _LARGEST_ON_IPV4
+
+    def receive_room(self) -> None:
+        """Not known."""
 
     def validates(self, path: object) -> bool:
         """See `net.quic.Face`: every address has proved itself by ICE."""

@@ -10,6 +10,7 @@ backwards: `pause_writing`/`resume_writing` for what we send, `consumed` for wha
 from collections.abc import Sequence
 from typing import Protocol
 
+from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId, SourceUrl
 
 Buffer = bytes | bytearray | memoryview
@@ -111,6 +112,14 @@ class Link(Protocol):
 
     async def accept_stream(self) -> ByteStream:
         """Next stream the peer opened, in order. Raises LinkClosedError."""
+
+    @property
+    def paths(self) -> tuple[PathStatus, ...]:
+        """All ways packets take to the peer now, never none."""
+
+    async def ping(self) -> float:
+        """Ask the peer and return the seconds until its answer. Raises LinkClosedError. The time
+        limit is the caller's."""
 
     def open_window(self) -> None:
         """Grant the full receive window: call once the peer is authenticated. A link accepted from

@@ -65,12 +65,17 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         if self._period is not None:
-            self._tell(self._period)
+            self._wait(self._period)
         return self
+
+    def _wait(self, period: float) -> None:
+        # Not told at once: the first sign of life starts the manager's clock, and a program that
+        # has yet to load its modules may be busy for long. The clock starts with READY at last.
+        self._timer = asyncio.get_running_loop().call_later(period, self._tell, period)
 
     def _tell(self, period: float) -> None:
         self._notices.alive()
-        self._timer = asyncio.get_running_loop().call_later(period, self._tell, period)
+        self._wait(period)
 
     def __exit__(
         self,

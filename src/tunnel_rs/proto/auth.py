@@ -25,13 +25,18 @@ def _digestible(token: Secret[str]) -> bytes:
 
 
 def token_accepted(candidate: Secret[str], tokens: Sequence[Secret[str]]) -> bool:
-    """Whether `candidate` is one of `tokens`. Each one is compared in constant time, and all of
-    them always, so that the time taken tells nothing. No token is accepted by an empty list."""
+    """Whether `candidate` is one of `tokens`; see `find_token`."""
+    return find_token(candidate, tokens) is not None
+
+
+def find_token(candidate: Secret[str], tokens: Sequence[Secret[str]]) -> int | None:
+    """Where `candidate` is among `tokens`; None when it is not there. Each one is compared in
+    constant time, and all of them always, so that the time taken tells nothing."""
     shown = _digestible(candidate)
-    accepted = False
-    for token in tokens:
-        accepted |= hmac.compare_digest(shown, _digestible(token))
-    return accepted
+    found = -1
+    for index, token in enumerate(tokens):
+        found = (found, index)[hmac.compare_digest(shown, _digestible(token))]
+    return None if found < 0 else found
 
 
 def _source_key(source: str) -> str:

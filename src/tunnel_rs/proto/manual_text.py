@@ -1,7 +1,8 @@
 """Offers and answers as text to copy and paste (spec `ice.md` section 1.3).
 
 The writer is exact. The reader forgives what mail, chat and terminals do to text: blank lines,
-CRLF, quote marks, words before and after. What it cannot forgive it explains.
+CRLF, quote marks, words before and after, a payload without its markers (a QR code). What it
+cannot forgive it explains.
 """
 
 import base64
@@ -116,6 +117,8 @@ class PasteReader:
         if "TUNNEL" in text.upper() and (marker := self._as_marker(text)) is not None:
             return self._at_marker(*marker)
         if not self._inside:
+            if (body := _bare_payload(text)) is not None:
+                return body
             self.trimmed += bool(text)
         elif text:
             self._add(text)
@@ -169,6 +172,16 @@ class PasteReader:
         if not self._payload:
             raise ProtocolError(f"the {kind.lower()} is empty: its lines were not copied")
         return decode_payload("".join(self._payload))
+
+
+def _bare_payload(line: str) -> bytes | None:
+    """The JSON of a payload without markers around it, as a QR code holds it."""
+    if not line.startswith(f"{_PREFIX}{VERSION}:"):
+        return None
+    try:
+        return decode_payload(line)
+    except ProtocolError:
+        return None  # the first line of a block whose marker was not copied
 
 
 def find_block(kind: BlockKind, text: str) -> tuple[bytes, int]:

@@ -20,7 +20,7 @@ from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey, verify
 from tunnel_rs.values import Secret
 
 KIND = 24_242
-"""Of the ephemeral range: relays need not store such events."""
+"""The original's, of the ephemeral range: relays need not store such events."""
 
 AUTH_KIND = 22_242
 """NIP-42: tells a relay who we are."""
@@ -177,9 +177,14 @@ class Conversation:
     """Events between us and one peer: makes ours, understands the peer's."""
 
     def __init__(
-        self, key: NostrSecretKey, peer: NostrPublicKey, random_bytes: Callable[[int], bytes]
+        self,
+        key: NostrSecretKey,
+        peer: NostrPublicKey,
+        random_bytes: Callable[[int], bytes],
+        kind: int = KIND,
     ) -> None:
         """`random_bytes` is a source of secret randomness."""
+        self._kind = kind
         self._key = key
         self._peer = peer
         self._random_bytes = random_bytes
@@ -190,7 +195,7 @@ class Conversation:
     def filter(self) -> dict[str, object]:
         """What to subscribe to. Without `since`: clocks differ, freshness is judged by us."""
         return {
-            "kinds": [KIND],
+            "kinds": [self._kind],
             "#t": [self._transfer_id],
             "#p": [self._key.public_key.hex],
         }
@@ -203,14 +208,14 @@ class Conversation:
         else:
             content = base64.urlsafe_b64encode(body).decode().rstrip("=")
         tags = (("t", self._transfer_id), ("p", self._peer.hex), ("type", name))
-        return sign_event(self._key, KIND, tags, content, now)
+        return sign_event(self._key, self._kind, tags, content, now)
 
     def understand(self, event: Event) -> Signal | None:
         """What the peer says; None for anything that is not the peer's, not for us, or damaged.
         Checks that cost least come first: strangers may send as much as they like."""
         kind = self._type_of(event)
         addressed = (
-            event.kind == KIND
+            event.kind == self._kind
             and event.pubkey == self._peer.hex
             and event.tag("t") == self._transfer_id
             and event.tag("p") == self._key.public_key.hex

@@ -13,6 +13,12 @@ class TokenBucket:
         self._level = burst
         self._at = now
 
+    def set_rate(self, rate: float, burst: float, now: float) -> None:
+        """Another rate from now on; debts stay."""
+        self._refill(now)
+        self._rate, self._burst = rate, burst
+        self._level = min(self._level, burst)
+
     def _refill(self, now: float) -> None:
         elapsed = max(0.0, now - self._at)
         self._level = min(self._burst, self._level + elapsed * self._rate)

@@ -1,4 +1,4 @@
-"""Access tokens: making, checking, and reading files of them (spec `tunnel-protocol.md`, "Tokens").
+"""Access tokens: making and checking them (spec `tunnel-protocol.md`, "Tokens").
 
 A token is `i`, 16 body characters and a check character: Luhn modulo 65 over the 17 characters
 after the `i`. No error here quotes a token or a part of it.
@@ -6,7 +6,6 @@ after the `i`. No error here quotes a token or a part of it.
 
 from collections.abc import Callable
 
-from tunnel_rs.errors import ConfigError
 from tunnel_rs.values import Secret
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
@@ -54,20 +53,3 @@ def check_token(text: str) -> Secret[str]:
     if _luhn_sum(text[1:]) != 0:
         raise ValueError("the token's check character does not fit: a typing error; copy it again")
     return Secret(text)
-
-
-def parse_token_file(text: str, name: str) -> tuple[Secret[str], ...]:
-    """The tokens of a file: one a line, blank lines and `#` comments ignored, each kept once.
-
-    `name` is the file's name for errors. Raises ConfigError naming file, line and reason.
-    """
-    tokens: dict[Secret[str], None] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        token = line.partition("#")[0].strip()
-        if not token:
-            continue
-        try:
-            tokens[check_token(token)] = None
-        except ValueError as error:
-            raise ConfigError(f"{name}, line {number}: {error}") from None
-    return tuple(tokens)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from tunnel_rs.proto.prometheus import Kind, render, single
 
 
 @dataclass(slots=True)
@@ -34,9 +34,8 @@ class DnsMetrics:
 
     def render(self, *, records: int) -> str:
         """The whole answer to `GET /metrics`; `records` is how many are stored now."""
-        lines = []
-        for field in fields(self):
-            name = f"dnsserver_{field.name}_total"
-            lines += [f"# TYPE {name} counter", f"{name} {getattr(self, field.name)}"]
-        lines += ["# TYPE dnsserver_records gauge", f"dnsserver_records {records}"]
-        return "\n".join(lines) + "\n"
+        counters = (
+            single(f"dnsserver_{field.name}_total", Kind.COUNTER, getattr(self, field.name))
+            for field in fields(self)
+        )
+        return render([*counters, single("dnsserver_records", Kind.GAUGE, records)])

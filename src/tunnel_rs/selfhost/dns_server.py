@@ -11,17 +11,18 @@ from aiohttp import web
 from tunnel_rs.errors import ConfigError, LocalError
 from tunnel_rs.net.bind import bind, local_address
 from tunnel_rs.net.dns_listener import TcpDnsServer, UdpDnsServer
+from tunnel_rs.net.http_listener import ConnectionLimits, Handler, HttpListener
 from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.resolver import SystemResolver
 from tunnel_rs.proto.dns_wire import Query, Response, ResponseCode
 from tunnel_rs.proto.dns_zone import Zone, truncated_response
 from tunnel_rs.proto.pkarr import SignedPacket
+from tunnel_rs.proto.prometheus import CONTENT_TYPE
 from tunnel_rs.proto.source_limits import SourceLimits
 from tunnel_rs.reports import Notice, Reporter, silent
 from tunnel_rs.selfhost.discovery_http import DiscoveryHttp
-from tunnel_rs.selfhost.dns_metrics import CONTENT_TYPE, DnsMetrics
+from tunnel_rs.selfhost.dns_metrics import DnsMetrics
 from tunnel_rs.selfhost.dns_settings import DnsServerSettings, DnsSettings
-from tunnel_rs.selfhost.http_listener import ConnectionLimits, Handler, HttpListener
 from tunnel_rs.selfhost.tls import ServerCertificate
 from tunnel_rs.selfhost.urls import certificate_names, server_urls
 from tunnel_rs.selfhost.zone_store import ZoneStore

@@ -10,6 +10,7 @@ from aioquic.quic.packet import QuicProtocolVersion, encode_quic_retry
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from tunnel_rs.errors import ConfigError, LocalError
+from tunnel_rs.net.http_listener import source_network
 from tunnel_rs.net.qad import QadDriver
 from tunnel_rs.net.udp import SockAddr, UdpSocket, from_sock_addr
 from tunnel_rs.proto.qad import CONNECTION_ID_LENGTH, QadServer, ServerIdentity
@@ -22,7 +23,6 @@ from tunnel_rs.proto.quic_packets import (
     version_negotiation,
 )
 from tunnel_rs.proto.token_bucket import TokenBucket
-from tunnel_rs.selfhost.http_listener import source_network
 from tunnel_rs.values import SocketAddr
 
 HANDSHAKE_TIMEOUT = 5.0

@@ -7,17 +7,18 @@ from typing import NamedTuple
 from aiohttp import web
 
 from tunnel_rs.errors import ConfigError
+from tunnel_rs.net.http_listener import ConnectionLimits, Handler, HttpListener
 from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.tasks import TaskScope
+from tunnel_rs.proto.prometheus import CONTENT_TYPE
 from tunnel_rs.proto.relay_frames import MAX_MESSAGE
 from tunnel_rs.proto.relay_handshake import presented_token
 from tunnel_rs.proto.relay_server import Roster
 from tunnel_rs.proto.token_bucket import TokenBucket
 from tunnel_rs.reports import Notice, Reporter, silent
 from tunnel_rs.selfhost.access_control import AccessControl
-from tunnel_rs.selfhost.http_listener import ConnectionLimits, Handler, HttpListener
 from tunnel_rs.selfhost.qad import QadListener, read_identity
-from tunnel_rs.selfhost.relay_metrics import CONTENT_TYPE, RelayMetrics
+from tunnel_rs.selfhost.relay_metrics import RelayMetrics
 from tunnel_rs.selfhost.relay_routes import (
     captive_portal_answer,
     not_found,

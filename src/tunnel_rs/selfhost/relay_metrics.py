@@ -5,7 +5,7 @@ Names are those of iroh-relay where it counts the same, so that its dashboards w
 
 from dataclasses import dataclass, fields
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from tunnel_rs.proto.prometheus import Family, Kind, render, single
 
 
 @dataclass(slots=True)
@@ -33,16 +33,18 @@ class RelayMetrics:
 
     def render(self, *, connections: int, endpoints: int, qad_connections: int = 0) -> str:
         """The whole answer to `GET /metrics`; the arguments are present numbers."""
-        lines = []
-        for field in fields(self):
-            name = f"relayserver_{field.name.removesuffix('_total')}_total"
-            lines += [f"# TYPE {name} counter", f"{name} {getattr(self, field.name)}"]
         gauges = {
             "connections": connections,
             "endpoints": endpoints,
             "qad_connections": qad_connections,
         }
-        for gauge, value in gauges.items():
-            name = f"relayserver_{gauge}"
-            lines += [f"# TYPE {name} gauge", f"{name} {value}"]
-        return "\n".join(lines) + "\n"
+        return render(
+            [
+                *(self._counter(field.name) for field in fields(self)),
+                *(single(f"relayserver_{n}", Kind.GAUGE, value) for n, value in gauges.items()),
+            ]
+        )
+
+    def _counter(self, name: str) -> Family:
+        full_name = f"relayserver_{name.removesuffix('_total')}_total"
+        return single(full_name, Kind.COUNTER, getattr(self, name))

@@ -7,8 +7,8 @@ from aiohttp import web
 from tests.support.relay_network import LOOPBACK, until
 
 from tunnel_rs.errors import LocalError
+from tunnel_rs.net.http_listener import ConnectionLimits, HttpListener, source_network
 from tunnel_rs.proto.token_bucket import TokenBucket
-from tunnel_rs.selfhost.http_listener import ConnectionLimits, HttpListener, source_network
 from tunnel_rs.values import SocketAddr
 
 

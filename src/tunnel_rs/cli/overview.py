@@ -1,0 +1,172 @@
+"""What a running program is doing: kept up from its reports, put together when asked for."""
+
+import asyncio
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from tunnel_rs import __version__, reports
+from tunnel_rs.cli import wording
+from tunnel_rs.net.clock import timestamp, wall_clock
+from tunnel_rs.proto.rates import Rates
+from tunnel_rs.reports import PeerStatus, Problem, ProgramStatus, Report, TunnelStatus
+from tunnel_rs.values import EndpointId
+
+MAX_PROBLEMS = 50
+"""The newest are kept."""
+
+SAMPLE_EVERY = 1.0
+"""Seconds over which rates are measured."""
+
+_COUNTED: Mapping[type[Report], str] = {
+    reports.ClientAuthenticated: "clients_admitted",
+    reports.ClientRefused: "clients_refused",
+    reports.SessionOpened: "sessions_opened",
+    reports.SessionClosed: "sessions_closed",
+    reports.SessionRefused: "sessions_refused",
+    reports.TunnelUp: "tunnel_up",
+    reports.TunnelLost: "tunnel_lost",
+    reports.RelayOnline: "relay_online",
+    reports.RelayLost: "relay_lost",
+    reports.PathChanged: "path_changed",
+}
+_PROBLEMS = frozenset(
+    {"clients_refused", "sessions_refused", "sessions_failed", "tunnel_lost", "relay_lost"}
+)
+COUNTS = (*_COUNTED.values(), "sessions_failed", "warnings")
+"""All kinds there are."""
+
+
+class Sessions(Protocol):
+    """`forward.sessions.Sessions`, as far as it is looked at."""
+
+    begun: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def totals(self) -> tuple[int, int]: ...
+
+
+class Observed(Protocol):
+    """A server or client."""
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+    @property
+    def peers(self) -> tuple[PeerStatus, ...]: ...
+
+    @property
+    def tunnels(self) -> tuple[TunnelStatus, ...]: ...
+
+    @property
+    def moved(self) -> Mapping[int, tuple[int, int]]:
+        """Bytes sent and received by each link; asked for often."""
+
+
+class Overview:
+    """Give every report to `report`, and call `sample` every `SAMPLE_EVERY` seconds."""
+
+    def __init__(
+        self,
+        program: str,
+        role: str,
+        *,
+        wall: Callable[[], float] = wall_clock,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.program = program
+        self.role = role
+        self.state, self.reason = "starting", ""
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+        self._wall = wall
+        self._now = now or asyncio.get_running_loop().time
+        self._started = wall()
+        self._since = self._now()
+        self._problems: deque[Problem] = deque(maxlen=MAX_PROBLEMS)
+        self._rates = Rates()
+        self._endpoint_id: EndpointId | None = None
+        self._observed: Observed | None = None
+
+    def observe(self, endpoint_id: EndpointId | None, observed: Observed) -> None:
+        """Whom it is about."""
+        self._endpoint_id = endpoint_id
+        self._observed = observed
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the program does what it is for: a server can be reached, a client has its
+        tunnel."""
+        return self.state == "ready"
+
+    def report(self, report: Report) -> None:
+        """A `Reporter`."""
+        for kind in _kinds(report):
+            self.counts[kind] += 1
+            if kind in _PROBLEMS or kind == "warnings":
+                text = wording.line(report).text.removeprefix("warning: ")
+                self._problems.append(Problem(timestamp(self._wall()), kind, text))
+        if self.state == "stopping":
+            return
+        match report:
+            case reports.ServerReady() | reports.TunnelUp():
+                self.state, self.reason = "ready", ""
+            case reports.Stopping():
+                self.state, self.reason = "stopping", ""
+            case reports.Trying() if self.state == "starting":
+                self.state = "connecting"
+            case reports.TunnelLost(reason=reason):
+                self.state, self.reason = "connecting", reason
+
+    def sample(self) -> None:
+        """Measure rates since the last call."""
+        if self._observed is not None:
+            self._rates.sample(self._observed.moved, self._observed.sessions.totals, self._now())
+
+    def status(self) -> ProgramStatus:
+        """All of it, as of now."""
+        observed = self._observed
+        sent, received = observed.sessions.totals if observed else (0, 0)
+        send_rate, receive_rate = self._rates.now or (None, None)
+        return ProgramStatus(
+            self.program,
+            self.role,
+            __version__,
+            os.getpid(),
+            self._endpoint_id,
+            self.state,
+            self.reason,
+            timestamp(self._started),
+            round(self._now() - self._since, 3),
+            tuple(map(self._with_rate, observed.peers)) if observed else (),
+            observed.tunnels if observed else (),
+            len(observed.sessions) if observed else 0,
+            observed.sessions.begun if observed else 0,
+            sent,
+            received,
+            _rounded(send_rate),
+            _rounded(receive_rate),
+            dict(self.counts),
+            tuple(self._problems),
+            tuple((round(up, 1), round(down, 1)) for up, down in self._rates.history),
+        )
+
+    def _with_rate(self, peer: PeerStatus) -> PeerStatus:
+        up, down = self._rates.of(peer.link) or (None, None)
+        return replace(peer, send_rate=_rounded(up), receive_rate=_rounded(down))
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 1)
+
+
+def _kinds(report: Report) -> tuple[str, ...]:
+    """What a report counts as."""
+    if isinstance(report, reports.Notice):
+        return ("warnings",) if report.level == "warning" else ()
+    kind = _COUNTED.get(type(report))
+    failed = isinstance(report, reports.SessionClosed) and report.reason
+    return ((kind,) if kind else ()) + (("sessions_failed",) if failed else ())

@@ -1,0 +1,37 @@
+import re
+
+from tests.support.observed import PEER, FakeObserved
+
+from tunnel_rs import __version__, reports
+from tunnel_rs.cli.metrics import metrics
+from tunnel_rs.cli.overview import Overview
+
+
+def test_the_status_is_written_as_prometheus_text() -> None:
+    view = Overview("tunnel-rs", "server", wall=lambda: 0.0, now=lambda: 5.0)
+    view.observe(PEER, FakeObserved())
+    view.report(reports.ServerReady(PEER, (), ()))
+    view.report(reports.ClientRefused(None, "x", "no"))
+    text = metrics(view.status())
+    about = f'program="tunnel-rs",role="server",version="{__version__}"'
+    for line in (
+        f"tunnel_rs_info{{{about}}} 1",
+        "tunnel_rs_ready 1",
+        "tunnel_rs_peers 1",
+        "tunnel_rs_sessions 2",
+        "tunnel_rs_sessions_total 7",
+        'tunnel_rs_bytes_total{direction="sent"} 1000',
+        'tunnel_rs_events_total{kind="clients_refused"} 1',
+        'tunnel_rs_peer_rtt_seconds{peer="d75a980182",link="3",kind="direct"} 0.0125',
+        'tunnel_rs_peer_bytes_total{name="alice",peer="d75a980182",link="3",direction="sent"} 10',
+    ):
+        assert line in text.splitlines()
+    assert 'kind="relay"' not in text, "a path that is not in use has no round trip"
+
+
+def test_every_line_is_well_formed() -> None:
+    text = metrics(Overview("tunnel-rs", "client", now=lambda: 0.0).status())
+    sample = re.compile(r'[a-z_]+(\{([a-z]+="[^"\n]*",?)*\})? [0-9.e+-]+')
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line)
