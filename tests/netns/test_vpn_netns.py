@@ -1,5 +1,6 @@
 """The VPN between network namespaces, with real TUN devices and the real programs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -229,6 +230,32 @@ def test_iperf3_both_ways_and_udp(lab: Lab) -> None:
         eventually(lambda: bool(lab.in_(lab.server, *sockets).strip()), lambda: "no iperf3")
         lab.in_(namespace, "iperf3", "-c", "10.7.0.1", "-t", "1", *options)
         listening.wait(TIMEOUT)
+
+
+def test_the_kernel_takes_segments_that_were_joined(lab: Lab, tmp_path: Path) -> None:
+    lab.start_server(*V4, *V6)
+    namespace = lab.client()
+    settings = tmp_path / "client.toml"
+    settings.write_text('role = "vpnclient"\nmode = "iroh"\n[iroh]\noffload = false\n')
+    lab.start_client(namespace, "-c", str(settings))
+    sockets = ["ss", "-Hltn", "sport", "=", ":5201"]
+    for address in ("10.7.0.1", "fd07::1"):
+        listening = subprocess.Popen(
+            ["ip", "netns", "exec", lab.server, "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL
+        )
+        eventually(lambda: bool(lab.in_(lab.server, *sockets).strip()), lambda: "no iperf3")
+        lab.in_(namespace, "iperf3", "-c", address, "-n", "5M")
+        listening.wait(10)
+    [device] = json.loads(lab.in_(lab.server, "ip", "-j", "-s", "link", "show", "tunnel0"))
+    received = device["stats64"]["rx"]
+    assert received["bytes"] > 5_000_000
+    assert received["bytes"] / received["packets"] > 3000, "they came as 1440 bytes"
+    names, values = [
+        line.split()
+        for line in lab.in_(lab.server, "cat", "/proc/net/snmp").splitlines()
+        if line.startswith("Tcp:")
+    ]
+    assert dict(zip(names, values, strict=True))["InCsumErrors"] == "0"
 
 
 def test_status_of_both_sides(lab: Lab) -> None:
