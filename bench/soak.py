@@ -1,189 +1,54 @@
 """Mixed load for a long time: does anything grow?  `make soak`.
 
-    python bench/soak.py [--minutes 30] [--connections 100] [--flows 20] [--outage 60]
+    python bench/soak.py [--minutes 30] [--connections 100] [--rate 0] [--flows 20] [--outage 60]
 
 All the time 100 connections open, exchange bytes that are checked, and close, some by a reset, some
-by halves; UDP flows come and go beside them. Every `--outage` seconds the link between client and
-server is cut (a relay of ours in between swallows everything), until the client has noticed; then
-it has to reconnect by itself. Sampled every few seconds: memory, descriptors and tasks of both
-programs. Fails when a byte is wrong, when the tunnel does not come back, when memory grows by more
-than 5 MB from the second quarter of the time to the last, or when descriptors or tasks of the idle
-programs are more at the end than at the beginning.
+by halves; with `--rate` only so many a second, and the others wait, open. UDP flows come and go
+beside them, and small exchanges whose time is taken. Every `--outage` seconds the link between
+client and server is cut (a relay of ours in between swallows everything), until the client has
+noticed; then it has to reconnect by itself. Sampled every few seconds: memory, descriptors, tasks
+and counters of both programs. Fails when a byte is wrong, when the tunnel does not come back, when
+memory grows by more than 5 MB from the second quarter of the time to the last, or when descriptors,
+tasks or sessions of the idle programs are more at the end than at the beginning. Writes JSON to
+bench/results, and draws it where matplotlib is installed (`bench/soak_plot.py`).
 """
 
 import argparse
 import asyncio
-import hashlib
-import math
 import os
-import random
 import signal
-import socket
-import struct
 import sys
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+import urllib.request
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import report, traffic
-from bench.lines import OurServer, listening
+from bench import report, soak_figures, traffic
+from bench.lines import OurServer, free_port, listening
 from bench.processes import BenchError, Program, python, usage
+from bench.soak_figures import Pace, Pulse, Sample
+from bench.soak_load import BACK_WITHIN, Cable, Echo, Load, cut
+from bench.soak_plot import picture
 
 SAMPLE_EVERY = 5.0
-MOST_GROWTH = 5_000_000
-CUT = 16.0
-"""Seconds the link stays cut: longer than the programs need to give a silent link up."""
-BACK_WITHIN = 75.0
-"""Seconds for the first exchange after a cut: the longest backoff, and something."""
+LOOK_WITHIN = 30.0
+"""Seconds a program may take to answer a look: this machine may be busy."""
+MOST_WAIT = 30.0
+"""Seconds a connection may wait for its turn: well below the time an exchange may take."""
 QUIET_WITHIN = 120.0
 """Seconds for idle programs to let everything go: UDP flows stay for 60."""
-EXPECTED = (OSError, EOFError, TimeoutError, asyncio.IncompleteReadError)
-"""What a connection may end with while the link is cut, and nothing else."""
-
-
-class Cable(asyncio.DatagramProtocol):
-    """Passes datagrams between the client and the server, unless it is cut."""
-
-    def __init__(self, server: tuple[str, int]) -> None:
-        self._server = server
-        self._client: tuple[str, int] | None = None
-        self.cut = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-
-    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        if self.cut:
-            return
-        if address == self._server:
-            if self._client is not None:
-                self._transport.sendto(data, self._client)
-        else:
-            self._client = address
-            self._transport.sendto(data, self._server)
-
-
-class Echo(asyncio.DatagramProtocol):
-    """The UDP target."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        self._transport.sendto(data, address)
-
-
-@dataclass
-class Load:
-    """The traffic, and what came of it."""
-
-    tcp_port: int
-    udp_port: int
-    cable: Cable
-    running: bool = True
-    done: Counter[str] = field(default_factory=Counter)
-    interrupted: int = 0
-    """Exchanges that a cut link ended: expected, and counted."""
-    wrong: list[str] = field(default_factory=list)
-    """What must never happen."""
-    cut_began: float = math.inf
-    cut_over: float = -math.inf
-    """When the tunnel had come back after the last cut; infinite until it has."""
-
-    async def keep(self, exchange: Callable[[], Awaitable[str]]) -> None:
-        """Do it again and again until the load is over."""
-        while self.running:
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(BACK_WITHIN):
-                    self.done[await exchange()] += 1
-            except EXPECTED as error:
-                if began > self.cut_over or time.monotonic() < self.cut_began:
-                    self.wrong.append(f"{error!r} with the link up")
-                self.interrupted += 1
-                await asyncio.sleep(0.5)
-
-    async def connection(self) -> str:
-        kind = random.choices(("echo", "half", "reset"), (8, 2, 1))[0]
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.tcp_port)
-        try:
-            data = random.randbytes(random.randint(1, 200_000))
-            writer.write(traffic.HEADER.pack(b"H" if kind == "half" else b"E", 0))
-            if kind == "half":
-                writer.write(data)
-                writer.write_eof()
-                if await reader.readexactly(32) != hashlib.sha256(data).digest():
-                    self.wrong.append("half-closed: another digest")
-            else:
-                _, back = await asyncio.gather(_send(writer, data), reader.readexactly(len(data)))
-                if back != data:
-                    self.wrong.append("echo: other bytes")
-            if kind == "reset":
-                linger = struct.pack("ii", 1, 0)
-                writer.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, linger
-                )
-                writer.transport.abort()
-            return kind
-        finally:
-            writer.close()
-
-    async def flow(self) -> str:
-        """A new local UDP peer: 20 datagrams, each must come back, but a lost one is asked anew."""
-        loop = asyncio.get_running_loop()
-        with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            sock.connect(("127.0.0.1", self.udp_port))
-            for number in range(20):
-                data = struct.pack("!I", number) + random.randbytes(random.randint(0, 1200))
-                await self._ask(loop, sock, data)
-        await asyncio.sleep(1)
-        return "flow"
-
-    async def _ask(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, data: bytes) -> None:
-        for _ in range(10):
-            await loop.sock_sendall(sock, data)
-            try:
-                async with asyncio.timeout(2):
-                    while (answer := await loop.sock_recv(sock, 65535))[:4] != data[:4]:
-                        pass  # the late answer to a question asked twice
-            except TimeoutError:
-                continue
-            if answer != data:
-                self.wrong.append("flow: other bytes")
-            return
-        raise TimeoutError("no answer to a datagram")
-
-
-async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(data)
-    await writer.drain()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at a program. `tasks` is -1 when it did not say."""
-
-    at: float
-    rss: int
-    fds: int
-    threads: int
-    tasks: int
 
 
 class Observed:
     """A program under observation."""
 
-    def __init__(self, name: str, program: Program) -> None:
+    def __init__(self, name: str, program: Program, metrics_port: int) -> None:
         self.name = name
         self.program = program
+        self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
         self.samples: list[Sample] = []
         self.idle_before: Sample | None = None
         self.idle_after: Sample | None = None
@@ -193,27 +58,22 @@ class Observed:
             raise BenchError(f"the {self.name} has ended")
         used = usage([self.program.pid])
         os.kill(self.program.pid, signal.SIGUSR2)
-        tasks = int(self.program.wait_for("tasks ", within=10).rpartition(" ")[2])
-        return Sample(at, used.rss, used.fds, used.threads, tasks)
+        tasks = int(self.program.wait_for("tasks ", within=LOOK_WITHIN).rpartition(" ")[2])
+        # After the rest, so that this request is in no figure.
+        with urllib.request.urlopen(self._metrics, timeout=LOOK_WITHIN) as answer:
+            told = soak_figures.counters(answer.read().decode())
+        sessions = int(told["tunnel_rs_sessions"])
+        up, lost = (
+            int(told[f'tunnel_rs_events_total{{kind="{kind}"}}'])
+            for kind in ("tunnel_up", "tunnel_lost")
+        )
+        return Sample(at, used.rss, used.fds, used.threads, tasks, sessions, up, lost)
 
-    def growth(self) -> int:
-        """Bytes from the mean of the second quarter to the mean of the last."""
-        quarter = max(len(self.samples) // 4, 1)
-        early, late = self.samples[quarter : 2 * quarter], self.samples[-quarter:]
-        mean = [sum(sample.rss for sample in part) // max(len(part), 1) for part in (early, late)]
-        return mean[1] - mean[0]
-
-    def judge(self) -> list[str]:
-        before, after = self.idle_before, self.idle_after
-        assert before is not None and after is not None
-        faults = []
-        if self.growth() > MOST_GROWTH:
-            faults.append(f"the {self.name}'s memory grew by {self.growth() / 1e6:.1f} MB")
-        if after.fds > before.fds:
-            faults.append(f"the {self.name} has {after.fds - before.fds} descriptors more")
-        if after.tasks > before.tasks:
-            faults.append(f"the {self.name} has {after.tasks - before.tasks} tasks more")
-        return faults
+    @property
+    def seen(self) -> tuple[str, list[Sample], Sample, Sample]:
+        """All of it, once it has been looked at idle again."""
+        assert self.idle_before is not None and self.idle_after is not None
+        return self.name, self.samples, self.idle_before, self.idle_after
 
 
 async def soak(given: argparse.Namespace, stack: ExitStack) -> int:
@@ -223,12 +83,13 @@ async def soak(given: argparse.Namespace, stack: ExitStack) -> int:
     echo, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
     udp = echo.get_extra_info("sockname")[1]
     local = ("127.0.0.0/8",)
+    metrics = free_port(), free_port()
     server = stack.enter_context(
         OurServer(
             allowed_tcp=local,
             allowed_udp=local,
             # A cut link's sessions live on at the server until it gives the link up too.
-            options=("--max-sessions", "5000"),
+            options=("--max-sessions", "5000", *_metrics(metrics[1])),
             runner=(str(Path(__file__).with_name("observed.py")),),
         )
     )
@@ -240,68 +101,68 @@ async def soak(given: argparse.Namespace, stack: ExitStack) -> int:
     tunnels = [
         *("-s", f"tcp://127.0.0.1:{tcp}", "-t", "127.0.0.1:0"),
         *("-s", f"udp://127.0.0.1:{udp}", "-t", "127.0.0.1:0"),
+        *_metrics(metrics[0]),
     ]
     client = stack.enter_context(
         await asyncio.to_thread(lambda: server.client(*tunnels, address=address))
     )
     ports = await asyncio.to_thread(lambda: [listening(client) for _ in range(2)])
-    load = Load(ports[0], ports[1], cable)
-    watched = [Observed("client", client), Observed("server", server.program)]
+    load = Load(ports[0], ports[1], cable, Pace(given.rate))
+    watched = [
+        Observed("client", client, metrics[0]),
+        Observed("server", server.program, metrics[1]),
+    ]
     try:
-        await run(given, load, watched)
+        pulses = await run(given, load, watched)
     finally:
         line.close()
         echo.close()
-    return tell(given, load, watched)
+    return tell(given, load, pulses, watched)
 
 
-async def run(given: argparse.Namespace, load: Load, watched: list[Observed]) -> None:
+def _metrics(port: int) -> tuple[str, str]:
+    return "--metrics-bind", f"127.0.0.1:{port}"
+
+
+async def run(given: argparse.Namespace, load: Load, watched: list[Observed]) -> list[Pulse]:
     # Once through everything first: what is made once and kept is no leak.
-    for exchange in (load.connection, load.connection, load.flow):
+    for exchange in (load.connection, load.connection, load.flow, load.ping):
         async with asyncio.timeout(BACK_WITHIN):
             await exchange()
-    for each in watched:
-        each.idle_before = await quiet(each, None)
+    load.times.clear()
+    before = await asyncio.gather(*(quiet(each, None) for each in watched))
+    pulses = await _loaded(given, load, watched)
+    after = await asyncio.gather(
+        *(quiet(each, like) for each, like in zip(watched, before, strict=True))
+    )
+    for each, first, last in zip(watched, before, after, strict=True):
+        each.idle_before, each.idle_after = first, last
+    return pulses
+
+
+async def _loaded(given: argparse.Namespace, load: Load, watched: list[Observed]) -> list[Pulse]:
+    """All the traffic for its time, and looks at it."""
     began = time.monotonic()
     end = began + given.minutes * 60
     next_cut = began + given.outage
+    pulses = []
     async with asyncio.TaskGroup() as group:
         for _ in range(given.connections):
             group.create_task(load.keep(load.connection))
         for _ in range(given.flows):
             group.create_task(load.keep(load.flow))
+        group.create_task(load.keep(load.ping))
         while (now := time.monotonic()) < end:
             if now >= next_cut and now + BACK_WITHIN < end:
                 group.create_task(cut(load))
                 next_cut += given.outage
             for each in watched:
                 each.samples.append(await asyncio.to_thread(each.look, now - began))
+            pulses.append(load.pulse(now - began))
             await asyncio.sleep(SAMPLE_EVERY)
         load.running = False
-    for each in watched:
-        each.idle_after = await quiet(each, each.idle_before)
-
-
-async def cut(load: Load) -> None:
-    """Swallow everything for a while, then see that the tunnel comes back."""
-    load.cable.cut = True
-    load.cut_began, load.cut_over = time.monotonic(), math.inf
-    await asyncio.sleep(CUT)
-    load.cable.cut = False
-    back_again = time.monotonic()
-    while True:
-        try:
-            async with asyncio.timeout(BACK_WITHIN):
-                await load.connection()
-        except EXPECTED:
-            if time.monotonic() > back_again + BACK_WITHIN:
-                load.wrong.append(f"no tunnel {BACK_WITHIN:.0f} s after a cut")
-                return
-            await asyncio.sleep(0.5)
-        else:
-            load.done["reconnect"] += 1
-            load.cut_over = time.monotonic()
-            return
+    load.cuts = [(first - began, back - began) for first, back in load.cuts]
+    return pulses
 
 
 async def quiet(each: Observed, like: Sample | None) -> Sample:
@@ -314,59 +175,63 @@ async def quiet(each: Observed, like: Sample | None) -> Sample:
         settled = (sample.fds, sample.tasks) == (previous.fds, previous.tasks)
         if like is None and settled and time.monotonic() > began + 70:
             return sample
-        if like is not None and sample.fds <= like.fds and sample.tasks <= like.tasks:
+        if like is not None and _within(sample, like):
             return sample
         previous = sample
     return previous
 
 
-def tell(given: argparse.Namespace, load: Load, watched: list[Observed]) -> int:
-    faults = sorted(set(load.wrong))
-    rows = []
-    for each in watched:
-        faults += each.judge()
-        rows.append(_row(each))
-    report.print_table(
-        ("side", "RSS MB 2nd / last quarter", "growth MB", "fds idle", "tasks idle", "most fds"),
-        rows,
+def _within(sample: Sample, like: Sample) -> bool:
+    """Whether it holds no more than it did before the load."""
+    return (
+        sample.fds <= like.fds and sample.tasks <= like.tasks and sample.sessions <= like.sessions
     )
+
+
+def tell(
+    given: argparse.Namespace, load: Load, pulses: list[Pulse], watched: list[Observed]
+) -> int:
+    faults = sorted(set(load.wrong))
+    faults += [fault for each in watched for fault in soak_figures.faults(*each.seen)]
+    report.print_table(soak_figures.COLUMNS, [soak_figures.row(*each.seen) for each in watched])
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(load.done.items()))
     print(f"\n{given.minutes:g} minutes: {counts}, {load.interrupted} interrupted by a cut link")
+    print(f"small exchanges: {soak_figures.latency(pulses)}")
+    print("a / b: second and last quarter of the time")
     figures = {
-        "minutes": given.minutes,
+        "given": vars(given),
+        "nice": os.nice(0),
         "done": load.done,
         "interrupted": load.interrupted,
         "faults": faults,
+        "cuts": load.cuts,
+        "pulses": [asdict(pulse) for pulse in pulses],
         "samples": {each.name: [asdict(sample) for sample in each.samples] for each in watched},
+        "idle": {each.name: [asdict(sample) for sample in each.seen[2:]] for each in watched},
     }
-    print(report.save("soak", figures))
+    saved = report.save("soak", figures)
+    print(saved)
+    print(picture(saved, saved.with_suffix(".png")))
     for fault in faults:
         print(f"FAILED: {fault}", file=sys.stderr)
     return 1 if faults else 0
-
-
-def _row(each: Observed) -> list[str]:
-    before, after = each.idle_before, each.idle_after
-    assert before is not None and after is not None and each.samples
-    quarter = max(len(each.samples) // 4, 1)
-    late = sum(sample.rss for sample in each.samples[-quarter:]) / quarter
-    return [
-        each.name,
-        f"{(late - each.growth()) / 1e6:.1f} / {late / 1e6:.1f}",
-        f"{each.growth() / 1e6:+.1f}",
-        f"{before.fds} -> {after.fds}",
-        f"{before.tasks} -> {after.tasks}",
-        f"{max(sample.fds for sample in each.samples)}",
-    ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--connections", type=int, default=100)
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0,
+        help="connections begun a second, all together; 0: no limit",
+    )
     parser.add_argument("--flows", type=int, default=20)
     parser.add_argument("--outage", type=float, default=60, help="seconds between cuts")
     given = parser.parse_args()
+    if given.rate and given.connections / given.rate > MOST_WAIT:
+        parser.error(f"each connection would wait more than {MOST_WAIT:g} s: raise --rate")
     with ExitStack() as stack:
         try:
             return asyncio.run(soak(given, stack))
