@@ -45,7 +45,7 @@ class Program:
         if core is not None:
             os.sched_setaffinity(self.pid, {core})
 
-    def wait_for(self, text: str, within: float = 20) -> str:
+    def wait_for(self, text: str, within: float = 60) -> str:
         """The first line that holds `text`. Raises BenchError when it does not come."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + within

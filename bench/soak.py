@@ -5,8 +5,9 @@
 All the time 100 connections open, exchange bytes that are checked, and close, some by a reset, some
 by halves; with `--rate` only so many a second, and the others wait, open. UDP flows come and go
 beside them, and small exchanges whose time is taken. Every `--outage` seconds the link between
-client and server is cut (a relay of ours in between swallows everything), until the client has
-noticed; then it has to reconnect by itself. Sampled every few seconds: memory, descriptors, tasks
+client and server is either cut for a while (a relay of ours in between swallows everything), and
+has to go on, or closed by the server's `tunnel-rs kill`, and the client has to make a new one.
+Sampled every few seconds: memory, descriptors, tasks
 and counters of both programs. Fails when a byte is wrong, when the tunnel does not come back, when
 memory grows by more than 5 MB from the second quarter of the time to the last, or when descriptors,
 tasks or sessions of the idle programs are more at the end than at the beginning. Writes JSON to
@@ -15,6 +16,7 @@ bench/results, and draws it where matplotlib is installed (`bench/soak_plot.py`)
 
 import argparse
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -28,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import report, soak_figures, traffic
 from bench.lines import OurServer, free_port, listening
-from bench.processes import BenchError, Program, python, usage
+from bench.processes import BenchError, Program, printed, python, usage
 from bench.soak_figures import Pace, Pulse, Sample
-from bench.soak_load import BACK_WITHIN, Cable, Echo, Load, cut
+from bench.soak_load import BACK_WITHIN, Cable, Echo, Load, cut, outage
 from bench.soak_plot import picture
 
 SAMPLE_EVERY = 5.0
@@ -48,7 +50,7 @@ class Observed:
     def __init__(self, name: str, program: Program, metrics_port: int) -> None:
         self.name = name
         self.program = program
-        self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
+        self._metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.samples: list[Sample] = []
         self.idle_before: Sample | None = None
         self.idle_after: Sample | None = None
@@ -60,14 +62,22 @@ class Observed:
         os.kill(self.program.pid, signal.SIGUSR2)
         tasks = int(self.program.wait_for("tasks ", within=LOOK_WITHIN).rpartition(" ")[2])
         # After the rest, so that this request is in no figure.
-        with urllib.request.urlopen(self._metrics, timeout=LOOK_WITHIN) as answer:
-            told = soak_figures.counters(answer.read().decode())
+        told = soak_figures.counters(self._metrics())
         sessions = int(told["tunnel_rs_sessions"])
         up, lost = (
             int(told[f'tunnel_rs_events_total{{kind="{kind}"}}'])
             for kind in ("tunnel_up", "tunnel_lost")
         )
         return Sample(at, used.rss, used.fds, used.threads, tasks, sessions, up, lost)
+
+    def _metrics(self) -> str:
+        with urllib.request.urlopen(self._metrics_url, timeout=LOOK_WITHIN) as answer:
+            return bytes(answer.read()).decode()
+
+    def hang_up(self) -> None:
+        """Close the links to all its peers."""
+        for peer in soak_figures.peers(self._metrics()):
+            printed("-m", "tunnel_rs", "kill", "--pid", str(self.program.pid), peer)
 
     @property
     def seen(self) -> tuple[str, list[Sample], Sample, Sample]:
@@ -144,7 +154,13 @@ async def _loaded(given: argparse.Namespace, load: Load, watched: list[Observed]
     """All the traffic for its time, and looks at it."""
     began = time.monotonic()
     end = began + given.minutes * 60
-    next_cut = began + given.outage
+    next_outage = began + given.outage
+    outages = itertools.cycle(
+        (
+            ("hang-up", lambda: asyncio.to_thread(watched[1].hang_up)),
+            ("cut", lambda: cut(load.cable)),
+        )
+    )
     pulses = []
     async with asyncio.TaskGroup() as group:
         for _ in range(given.connections):
@@ -153,9 +169,9 @@ async def _loaded(given: argparse.Namespace, load: Load, watched: list[Observed]
             group.create_task(load.keep(load.flow))
         group.create_task(load.keep(load.ping))
         while (now := time.monotonic()) < end:
-            if now >= next_cut and now + BACK_WITHIN < end:
-                group.create_task(cut(load))
-                next_cut += given.outage
+            if now >= next_outage and now + BACK_WITHIN < end:
+                group.create_task(outage(load, *next(outages)))
+                next_outage += given.outage
             for each in watched:
                 each.samples.append(await asyncio.to_thread(each.look, now - began))
             pulses.append(load.pulse(now - began))
@@ -193,9 +209,11 @@ def tell(
 ) -> int:
     faults = sorted(set(load.wrong))
     faults += [fault for each in watched for fault in soak_figures.faults(*each.seen)]
+    _, _, before, after = watched[0].seen
+    faults += soak_figures.lost_reconnects(before, after, load.done["hang-up"])
     report.print_table(soak_figures.COLUMNS, [soak_figures.row(*each.seen) for each in watched])
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(load.done.items()))
-    print(f"\n{given.minutes:g} minutes: {counts}, {load.interrupted} interrupted by a cut link")
+    print(f"\n{given.minutes:g} minutes: {counts}, {load.interrupted} interrupted by an outage")
     print(f"small exchanges: {soak_figures.latency(pulses)}")
     print("a / b: second and last quarter of the time")
     figures = {
@@ -228,7 +246,7 @@ def main() -> int:
         help="connections begun a second, all together; 0: no limit",
     )
     parser.add_argument("--flows", type=int, default=20)
-    parser.add_argument("--outage", type=float, default=60, help="seconds between cuts")
+    parser.add_argument("--outage", type=float, default=60, help="seconds between outages")
     given = parser.parse_args()
     if given.rate and given.connections / given.rate > MOST_WAIT:
         parser.error(f"each connection would wait more than {MOST_WAIT:g} s: raise --rate")

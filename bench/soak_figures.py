@@ -1,6 +1,7 @@
 """What a soak has seen, and what follows from it: no program and no clock in here."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -28,7 +29,7 @@ class Sample:
 @dataclass(frozen=True)
 class Pulse:
     """What the load has seen since the look before: seconds of small exchanges, and counts of all
-    so far. The times are None when the link was cut all the while."""
+    so far. The times are None when the link was out all the while."""
 
     at: float
     p50: float | None
@@ -64,6 +65,11 @@ def counters(exposition: str) -> dict[str, float]:
     """The values in Prometheus' text format by name and labels, as written there."""
     lines = (line for line in exposition.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def peers(exposition: str) -> list[str]:
+    """Whom the links are to, each by the ten characters that `tunnel-rs kill` takes."""
+    return sorted(set(re.findall(r'^tunnel_rs_peer_bytes_total.*peer="(\w+)"', exposition, re.M)))
 
 
 def quarters(values: Sequence[float]) -> tuple[float, float]:
@@ -104,6 +110,12 @@ def faults(name: str, samples: Sequence[Sample], before: Sample, after: Sample) 
         if more > 0:
             found.append(f"the {name} has {more} {what} more")
     return found
+
+
+def lost_reconnects(before: Sample, after: Sample, hang_ups: int) -> list[str]:
+    """What is wrong when the client's links were closed `hang_ups` times."""
+    begun = after.tunnels_up - before.tunnels_up
+    return [f"{hang_ups} links closed, but {begun} begun anew"] if begun < hang_ups else []
 
 
 def row(name: str, samples: Sequence[Sample], before: Sample, after: Sample) -> list[str]:
@@ -148,6 +160,6 @@ def caption(figures: Mapping[str, object], commit: object, cores: object) -> str
     rate = f"{given['rate']:g} connections/s" if given["rate"] else "as fast as they go"
     return (
         f"{given['minutes']:g} minutes, {given['connections']} connections, {rate}, "
-        f"{given['flows']} UDP flows; link cut every {given['outage']:g} s (grey)\n"
+        f"{given['flows']} UDP flows; outage every {given['outage']:g} s (grey)\n"
         f"{cores} cores with a load average of {busy:.0f} (median), commit {commit}"
     )

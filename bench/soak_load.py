@@ -17,13 +17,13 @@ from bench import traffic
 from bench.soak_figures import Pace, Pulse, percentile
 
 CUT = 16.0
-"""Seconds the link stays cut: longer than the programs need to give a silent link up."""
+"""Seconds the link stays cut: long enough for the client to ask for the server anew."""
 BACK_WITHIN = 75.0
-"""Seconds for the first exchange after a cut: the longest backoff, and something."""
+"""Seconds for the first exchange after an outage: the longest backoff, and something."""
 PING_EVERY = 0.1
 """Seconds between two small exchanges whose time is taken."""
 EXPECTED = (OSError, EOFError, TimeoutError, asyncio.IncompleteReadError)
-"""What a connection may end with while the link is cut, and nothing else."""
+"""What a connection may end with while the link is out, and nothing else."""
 
 
 class Cable(asyncio.DatagramProtocol):
@@ -71,14 +71,14 @@ class Load:
     running: bool = True
     done: Counter[str] = field(default_factory=Counter)
     interrupted: int = 0
-    """Exchanges that a cut link ended: expected, and counted."""
+    """Exchanges that an outage ended: expected, and counted."""
     wrong: list[str] = field(default_factory=list)
     """What must never happen."""
     cut_began: float = math.inf
     cut_over: float = -math.inf
-    """When the tunnel had come back after the last cut; infinite until it has."""
+    """When the tunnel had come back after the last outage; infinite until it has."""
     cuts: list[tuple[float, float]] = field(default_factory=list)
-    """Each cut that is over: when it began, and when the tunnel had come back."""
+    """Each outage that is over: when it began, and when the tunnel had come back."""
     times: list[float] = field(default_factory=list)
     """Seconds of the small exchanges since the last `pulse`."""
 
@@ -96,7 +96,7 @@ class Load:
                 await asyncio.sleep(0.5)
 
     def _touched(self, began: float) -> bool:
-        """Whether a cut has to do with what began then and is over now."""
+        """Whether an outage has to do with what began then and is over now."""
         return began <= self.cut_over and time.monotonic() >= self.cut_began
 
     def pulse(self, at: float) -> Pulse:
@@ -107,7 +107,7 @@ class Load:
         return Pulse(at, p50, p99, done, self.interrupted, os.getloadavg()[0])
 
     async def ping(self) -> str:
-        """A small exchange on a connection of its own; times it unless a cut has to do with it."""
+        """A small exchange on a connection of its own; timed unless an outage has to do with it."""
         began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.tcp_port)
         try:
@@ -181,12 +181,10 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
     await writer.drain()
 
 
-async def cut(load: Load) -> None:
-    """Swallow everything for a while, then see that the tunnel comes back."""
-    load.cable.cut = True
+async def outage(load: Load, name: str, interrupt: Callable[[], Awaitable[None]]) -> None:
+    """Do that to the link, then see that the tunnel comes back. `name`: what to count it as."""
     load.cut_began, load.cut_over = time.monotonic(), math.inf
-    await asyncio.sleep(CUT)
-    load.cable.cut = False
+    await interrupt()
     back_again = time.monotonic()
     while True:
         try:
@@ -194,11 +192,18 @@ async def cut(load: Load) -> None:
                 await load.ping()
         except EXPECTED:
             if time.monotonic() > back_again + BACK_WITHIN:
-                load.wrong.append(f"no tunnel {BACK_WITHIN:.0f} s after a cut")
+                load.wrong.append(f"no tunnel {BACK_WITHIN:.0f} s after a {name}")
                 return
             await asyncio.sleep(0.5)
         else:
-            load.done["reconnect"] += 1
+            load.done[name] += 1
             load.cut_over = time.monotonic()
             load.cuts.append((load.cut_began, load.cut_over))
             return
+
+
+async def cut(cable: Cable) -> None:
+    """Swallow everything for a while: the same link has to go on afterwards."""
+    cable.cut = True
+    await asyncio.sleep(CUT)
+    cable.cut = False

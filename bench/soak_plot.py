@@ -9,6 +9,7 @@ the project: without it one line says so, and the status is 0.
 import argparse
 import importlib
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,17 +21,17 @@ from bench import soak_figures
 from bench.report import RESULTS
 
 COLOURS = {"client": "#4477aa", "server": "#cc6677"}
-CUT = "#dddddd"
+OUTAGE = "#dddddd"
 
 
 def draw(pyplot: Any, document: Mapping[str, Any], out: Path) -> None:
-    """Four panels, minutes along each; grey where the link was cut, until it was back."""
+    """Four panels, minutes along each; grey where the link was out, until it was back."""
     figures, made = document["figures"], document["on"]
     figure, panels = pyplot.subplots(2, 2, figsize=(10, 6), sharex=True)
     (memory, descriptors), (tasks, latency) = panels
     for axis in panels.flat:
         for began, back in figures["cuts"]:
-            axis.axvspan(began / 60, back / 60, color=CUT, linewidth=0)
+            axis.axvspan(began / 60, back / 60, color=OUTAGE, linewidth=0)
         axis.grid(axis="y", linewidth=0.4, alpha=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     for axis, title, key, unit in (
@@ -43,6 +44,7 @@ def draw(pyplot: Any, document: Mapping[str, Any], out: Path) -> None:
             values = [sample[key] / unit for sample in samples]
             axis.plot(minutes, values, color=COLOURS[name], linewidth=1, label=name)
         axis.set_title(title, fontsize=10)
+        axis.margins(y=0.1)
         axis.set_ylim(bottom=0)
     _latency(latency, figures["pulses"])
     memory.legend(frameon=False, loc="lower right", fontsize=9)
@@ -56,10 +58,10 @@ def draw(pyplot: Any, document: Mapping[str, Any], out: Path) -> None:
 
 
 def _latency(axis: Any, pulses: list[Mapping[str, Any]]) -> None:
-    told = [pulse for pulse in pulses if pulse["p50"] is not None]
-    minutes = [pulse["at"] / 60 for pulse in told]
+    minutes = [pulse["at"] / 60 for pulse in pulses]
     for key, colour in (("p50", "#228833"), ("p99", "#aa3377")):
-        values = [pulse[key] * 1e3 for pulse in told]
+        # No line across the time in which there was no link.
+        values = [math.nan if pulse[key] is None else pulse[key] * 1e3 for pulse in pulses]
         axis.plot(minutes, values, color=colour, linewidth=1, label=key)
     axis.set_yscale("log")
     axis.set_title("connect, 64 bytes there and back: ms", fontsize=10)
