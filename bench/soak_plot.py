@@ -22,6 +22,8 @@ from bench.report import RESULTS
 
 COLOURS = {"client": "#4477aa", "server": "#cc6677"}
 OUTAGE = "#dddddd"
+TICKS = [step * 10.0**power for power in range(-2, 5) for step in (1, 2, 5)]
+"""Milliseconds."""
 
 
 def draw(pyplot: Any, document: Mapping[str, Any], out: Path) -> None:
@@ -44,8 +46,9 @@ def draw(pyplot: Any, document: Mapping[str, Any], out: Path) -> None:
             values = [sample[key] / unit for sample in samples]
             axis.plot(minutes, values, color=COLOURS[name], linewidth=1, label=name)
         axis.set_title(title, fontsize=10)
-        axis.margins(y=0.1)
-        axis.set_ylim(bottom=0)
+        most = max(sample[key] for each in figures["samples"].values() for sample in each)
+        axis.set_ylim(0, 1.15 * most / unit)
+        axis.yaxis.get_major_locator().set_params(integer=True)
     _latency(latency, figures["pulses"])
     memory.legend(frameon=False, loc="lower right", fontsize=9)
     for axis in panels[1]:
@@ -64,8 +67,13 @@ def _latency(axis: Any, pulses: list[Mapping[str, Any]]) -> None:
         values = [math.nan if pulse[key] is None else pulse[key] * 1e3 for pulse in pulses]
         axis.plot(minutes, values, color=colour, linewidth=1, label=key)
     axis.set_yscale("log")
+    told = [pulse[key] * 1e3 for pulse in pulses for key in ("p50", "p99") if pulse[key]]
+    axis.set_ylim(min(told) / 1.3, max(told) * 2.5)
+    axis.set_yticks([tick for tick in TICKS if min(told) <= tick <= max(told) * 2])
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
     axis.set_title("connect, 64 bytes there and back: ms", fontsize=10)
-    axis.legend(frameon=False, loc="lower right", fontsize=9, ncols=2)
+    axis.legend(frameon=False, loc="upper right", fontsize=9, ncols=2)
 
 
 def picture(source: Path, out: Path) -> str:
