@@ -240,25 +240,33 @@ def test_a_path_can_be_abandoned_before_it_is_valid(network: PathNetwork) -> Non
     assert network.open(THIRD) == second + 1
 
 
-def test_a_client_whose_last_path_is_abandoned_may_open_another(network: PathNetwork) -> None:
-    client, _ = network.both()
-    server = network.both()[1]
+def test_a_client_whose_last_path_is_abandoned_opens_another(network: PathNetwork) -> None:
+    client, server = network.both()
     server._abandon(server._paths[0], 0, network.now, by_peer=False)
     network.run(0.1)
-    assert client.paths(network.now) == []
-    assert client.open_path(SECOND, network.now) == 1
+    assert [path.id for path in client.paths(network.now)] == [1]
+    assert client.address == FIRST
+    exchange(network, 50_000)
+
+
+def test_sides_that_leave_each_others_path_at_once_meet_again(network: PathNetwork) -> None:
+    second = network.open(SECOND)
+    client, server = network.both()
+    client.abandon_path(0, network.now)
+    server.abandon_path(second, network.now)
     network.settle()
-    assert client.address == SECOND and not client.is_closing
+    assert not client.is_closing and not server.is_closing
     exchange(network, 50_000)
 
 
 def test_without_any_path_the_connection_ends(network: PathNetwork) -> None:
     client, server = network.both()
+    network.links[FIRST].up.cut = True
     server._abandon(server._paths[0], 0, network.now, by_peer=False)
     network.run(10)
-    for engine in (client, server):
-        assert engine.ending is not None
-        assert engine.ending.error_code == PathError.NO_VIABLE_PATH
+    assert server.ending is not None
+    assert server.ending.error_code == PathError.NO_VIABLE_PATH
+    assert client.ending == server.ending
 
 
 def test_the_peer_may_change_the_ids_of_its_paths(network: PathNetwork) -> None:

@@ -52,6 +52,7 @@ class _Run:
     def go(self) -> Outcome:
         network, pick = self.network, self.random
         network.connect()
+        network.know_each_other()
         self.begin()
         if pick.random() < 0.8:
             network.tell_candidates()

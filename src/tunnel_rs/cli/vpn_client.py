@@ -102,4 +102,4 @@ async def _clean() -> None:
     from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
 
     with InstanceLock(vpn_client_lock(os.environ)):
-        await host_network().clean(client=True)
+        await host_network().clean(None, client=True)

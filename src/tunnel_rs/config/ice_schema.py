@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tunnel_rs.config import ice_kinds, kinds, schema
+from tunnel_rs.config.operation_options import OPERATIONS
 from tunnel_rs.config.option import BOTH, SERVER, Exclusion, Option, Refused, Role
 from tunnel_rs.config.transport_options import TRANSPORT
 from tunnel_rs.proto.ice_servers import DEFAULT_STUN_SERVERS, TurnServer
@@ -202,6 +203,7 @@ _COMMON: tuple[Option[object], ...] = (
     TURN_SERVERS,
     CONNECT_TIMEOUT,
     schema.UDP_IDLE_TIMEOUT,
+    *OPERATIONS,
     *TRANSPORT,
 )
 _MANUAL: tuple[Option[object], ...] = (OFFER_FILE, ANSWER_FILE, QR)

@@ -64,6 +64,9 @@ class Face(Protocol):
     def largest_datagram(self, address: Address) -> int:
         """The largest UDP payload worth probing for."""
 
+    def receive_room(self) -> int | None:
+        """Bytes that may wait to be taken from us; None when nothing is known of it."""
+
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
 
@@ -76,6 +79,7 @@ class UdpFace:
     def __init__(self, socket: UdpSocket) -> None:
         self.socket = socket
         self._ipv6 = socket.address.is_ipv6
+        self._receive_room = socket.receive_room
 
     def reaches(self, address: Address) -> bool:
         # Exactly a tuple: addresses behind a relay are tuples with names.
@@ -97,6 +101,9 @@ class UdpFace:
         if ip_address(address[0].partition("%")[0]).is_loopback:
             return LARGEST_ON_LOOPBACK
         return LARGEST_ON_IPV6 if self._ipv6 else LARGEST_ON_IPV4
+
+    def receive_room(self) -> int | None:
+        return self._receive_room
 
     def validates(self, address: Address) -> bool:
         return True
@@ -274,6 +281,10 @@ class QuicEndpoint:
         face = self._face(address)
         return face.largest_datagram(address) if face is not None else DATAGRAM_SIZE
 
+    def _receive_room(self, address: Address) -> int | None:
+        face = self._face(address)
+        return face.receive_room() if face is not None else None
+
     def add_connection_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         ids = self._ids.get(connection)
         if ids is not None:
@@ -435,6 +446,7 @@ class QuicEndpoint:
         self, engine: MultipathEngine, on_connected: Callable[[QuicConnection], None]
     ) -> QuicConnection:
         engine.set_candidates(self._candidates, self._loop.time())
+        engine.receive_buffer = self._receive_room
         connection = QuicConnection(self, engine, on_connected)
         self._ids[connection] = set()
         self.add_connection_id(connection, engine.host_cid)

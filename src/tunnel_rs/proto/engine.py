@@ -35,7 +35,7 @@ from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_d
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.datagrams import MAX_FRAME, largest_payload
-from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
+from tunnel_rs.proto.flow_control import DIALLED_WINDOW, INITIAL_STREAM_WINDOW, window_for
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
 from tunnel_rs.proto.recovery import Recovery
@@ -56,6 +56,9 @@ STRANGER_WINDOW = 65_536
 
 LargestDatagram = Callable[[Address], int]
 """The largest UDP payload worth probing for towards an address."""
+
+ReceiveBuffer = Callable[[Address], int | None]
+"""Bytes of datagrams from an address that may wait to be read; None when nothing is known."""
 
 _LARGEST_DATAGRAM = 65_527
 _PACKET_OVERHEAD = 1 + 2 + 16  # first byte, packet number, authentication tag; and the peer's id
@@ -99,6 +102,10 @@ def _smallest(_: Address) -> int:
     return DATAGRAM_SIZE
 
 
+def _unknown(_: Address) -> None:
+    return None
+
+
 def _configuration(
     settings: TransportSettings, *, is_client: bool, alpn: str | None
 ) -> QuicConfiguration:
@@ -109,7 +116,7 @@ def _configuration(
         connection_id_length=CONNECTION_ID_LENGTH,
         idle_timeout=settings.idle_timeout,
         is_client=is_client,
-        max_data=settings.receive_window if is_client else STRANGER_WINDOW,
+        max_data=min(DIALLED_WINDOW, settings.receive_window) if is_client else STRANGER_WINDOW,
         max_datagram_frame_size=MAX_FRAME if settings.datagrams else None,
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
@@ -157,6 +164,10 @@ class Engine(PathMoves):
             first = self._host_cids[0]
             first.stateless_reset_token = reset_tokens.token(first.cid)
         self._largest_datagram = largest_datagram
+        self.receive_buffer: ReceiveBuffer = _unknown
+        """Set it before the handshake is complete."""
+        self._granted: int | None = None
+        self._is_trusted = False
         self._mtu = MtuDiscovery()
         self._mtu_address: Address = None
         self._peer_largest_datagram = _LARGEST_DATAGRAM
@@ -318,7 +329,25 @@ class Engine(PathMoves):
 
     def open_window(self) -> None:
         """Grant the full connection window: the application knows the peer now."""
-        self.grow_connection_window(self._settings.receive_window)
+        self._is_trusted = True
+        self._look_at_buffer()
+
+    def consumed(self, stream_id: int, n: int) -> None:
+        if self._granted is not None:
+            self._fit_window(self._granted)
+        super().consumed(stream_id, n)
+
+    def _look_at_buffer(self) -> None:
+        """The socket may be another one than before."""
+        self._granted = self.receive_buffer(self.address)
+        if self._is_trusted:
+            self._fit_window(self._granted)
+
+    def _fit_window(self, granted: int | None) -> None:
+        wanted = self._settings.receive_window
+        if granted is not None:
+            wanted = window_for(wanted, granted, self.smoothed_rtt)
+        self.grow_connection_window(wanted)
 
     # Dialling
 
@@ -461,6 +490,7 @@ class Engine(PathMoves):
         wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
         self._mtu.restart(wanted)
         self._use_datagram_size()
+        self._look_at_buffer()
         if moved:
             self._recovery.restart()
             self.ask(now)

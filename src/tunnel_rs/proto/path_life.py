@@ -254,6 +254,7 @@ class PathLife(PathOutput):
         if best.recovery is not None:
             best.recovery.forgive()
         best.pings.append(0)  # is it as alive as we think?
+        self._data_path_changed = True
         self._events.append(DataPathChanged(best.id, best.address))
         self._paths_changed()
 
@@ -263,6 +264,7 @@ class PathLife(PathOutput):
             self._enter(self._data_path)
 
     _is_receiving = False
+    _data_path_changed = False
 
     # Abandoning
 
@@ -305,9 +307,13 @@ class PathLife(PathOutput):
         if self._data_path is path:
             grace = max(2 * _GRACE_RTT, self._longest_pto())
             self._no_path_at = now + _GRACE_PTOS * grace
+            self._lost_all(now)
         elif self._data_path.recovery is not None:
             self._data_path.recovery.forgive()
             self._data_path.pings.append(0)
+
+    def _lost_all(self, now: float) -> None:
+        """No path is left; a client may open another for some time."""
 
     def _longest_pto(self) -> float:
         return max(path.recovery.get_probe_timeout() for path in self._live if path.recovery)

@@ -321,7 +321,7 @@ class PathOutput(PathContext):
         """Control frames and acknowledgements on an abandoned path, when nothing else is left."""
         space = self._spaces[_ONE_RTT]
         acks = space.ack_at is not None and space.ack_at <= now
-        if not (self._queue or acks) or self._peer_id(path) is None:
+        if not (self._queue or acks or self._owes_drained_acks()) or self._peer_id(path) is None:
             return []
         builder = self._builder(DATAGRAM_SIZE)
         try:

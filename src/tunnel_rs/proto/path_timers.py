@@ -54,6 +54,9 @@ class PathTimers(PathLife):
         self._enter(data)
         if data.drain_at is not None:
             return trains + self._last_words(data, now)
+        if self._data_path_changed:
+            self._data_path_changed = False
+            self._outgoing.fit(self._datagram_room)
         trains += self._validation_trains(data, now)
         trains += super().trains(now)
         return trains
