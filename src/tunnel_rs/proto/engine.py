@@ -8,6 +8,7 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Self
 
 from aioquic import tls
 from aioquic._buffer import Buffer
@@ -34,7 +35,7 @@ from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_d
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.datagrams import MAX_FRAME, largest_payload
-from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
+from tunnel_rs.proto.flow_control import DIALLED_WINDOW, INITIAL_STREAM_WINDOW, window_for
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
 from tunnel_rs.proto.recovery import Recovery
@@ -55,6 +56,9 @@ STRANGER_WINDOW = 65_536
 
 LargestDatagram = Callable[[Address], int]
 """The largest UDP payload worth probing for towards an address."""
+
+ReceiveBuffer = Callable[[Address], int | None]
+"""Bytes of datagrams from an address that may wait to be read; None when nothing is known."""
 
 _LARGEST_DATAGRAM = 65_527
 _PACKET_OVERHEAD = 1 + 2 + 16  # first byte, packet number, authentication tag; and the peer's id
@@ -98,6 +102,10 @@ def _smallest(_: Address) -> int:
     return DATAGRAM_SIZE
 
 
+def _unknown(_: Address) -> None:
+    return None
+
+
 def _configuration(
     settings: TransportSettings, *, is_client: bool, alpn: str | None
 ) -> QuicConfiguration:
@@ -108,7 +116,7 @@ def _configuration(
         connection_id_length=CONNECTION_ID_LENGTH,
         idle_timeout=settings.idle_timeout,
         is_client=is_client,
-        max_data=settings.receive_window if is_client else STRANGER_WINDOW,
+        max_data=min(DIALLED_WINDOW, settings.receive_window) if is_client else STRANGER_WINDOW,
         max_datagram_frame_size=MAX_FRAME if settings.datagrams else None,
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
@@ -156,6 +164,10 @@ class Engine(PathMoves):
             first = self._host_cids[0]
             first.stateless_reset_token = reset_tokens.token(first.cid)
         self._largest_datagram = largest_datagram
+        self.receive_buffer: ReceiveBuffer = _unknown
+        """Set it before the handshake is complete."""
+        self._granted: int | None = None
+        self._is_trusted = False
         self._mtu = MtuDiscovery()
         self._mtu_address: Address = None
         self._peer_largest_datagram = _LARGEST_DATAGRAM
@@ -163,6 +175,7 @@ class Engine(PathMoves):
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
+        self._silence_timeout = settings.silence_timeout
         self._path_is_down = False
         self._heard_at: float | None = None
         self._key_used_from = 0
@@ -189,7 +202,7 @@ class Engine(PathMoves):
         now: float,
         largest_datagram: LargestDatagram = _smallest,
         traversal: Traversal | None = None,
-    ) -> "Engine":
+    ) -> Self:
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
         identity.configure(configuration, peer=peer)
@@ -218,7 +231,7 @@ class Engine(PathMoves):
         retry_source_connection_id: bytes | None = None,
         largest_datagram: LargestDatagram = _smallest,
         traversal: Traversal | None = None,
-    ) -> "Engine":
+    ) -> Self:
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
         identity.configure(configuration, peer=None)
@@ -316,7 +329,25 @@ class Engine(PathMoves):
 
     def open_window(self) -> None:
         """Grant the full connection window: the application knows the peer now."""
-        self.grow_connection_window(self._settings.receive_window)
+        self._is_trusted = True
+        self._look_at_buffer()
+
+    def consumed(self, stream_id: int, n: int) -> None:
+        if self._granted is not None:
+            self._fit_window(self._granted)
+        super().consumed(stream_id, n)
+
+    def _look_at_buffer(self) -> None:
+        """The socket may be another one than before."""
+        self._granted = self.receive_buffer(self.address)
+        if self._is_trusted:
+            self._fit_window(self._granted)
+
+    def _fit_window(self, granted: int | None) -> None:
+        wanted = self._settings.receive_window
+        if granted is not None:
+            wanted = window_for(wanted, granted, self.smoothed_rtt)
+        self.grow_connection_window(wanted)
 
     # Dialling
 
@@ -352,6 +383,10 @@ class Engine(PathMoves):
         """Nothing can be sent to the present address for now: silence says nothing of the peer, so
         that only the idle timeout ends the connection."""
         self._path_is_down = True
+
+    def tolerate_silence(self) -> None:
+        """From now on only the idle timeout ends the connection: the caller sees to silence."""
+        self._silence_timeout = None
 
     def ask(self, now: float) -> None:
         """Make sure that the peer is there: it is asked at once, whatever timers were set. Call it
@@ -455,6 +490,7 @@ class Engine(PathMoves):
         wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
         self._mtu.restart(wanted)
         self._use_datagram_size()
+        self._look_at_buffer()
         if moved:
             self._recovery.restart()
             self.ask(now)
@@ -553,10 +589,9 @@ class Engine(PathMoves):
     @property
     def _silence_ends(self) -> float | None:
         """When a peer that answers nothing is given up."""
-        silence = self._settings.silence_timeout
-        if silence is None or self._silent_since is None or self._path_is_down:
+        if self._silence_timeout is None or self._silent_since is None or self._path_is_down:
             return None
-        return self._silent_since + silence
+        return self._silent_since + self._silence_timeout
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
@@ -566,9 +601,9 @@ class Engine(PathMoves):
             super().handle_timer(now)
             return
         if (ends := self._silence_ends) is not None and now >= ends:
-            silence = self._settings.silence_timeout
             self.timed_out = True
-            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
+            silence = now - (self._silent_since or now)
+            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:.0f} s")
             return
         super().handle_timer(now)
         self.timed_out = self.is_terminated
