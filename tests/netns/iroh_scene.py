@@ -1,8 +1,10 @@
-"""A real iroh endpoint in the NAT lab: `python -m tests.netns.iroh_scene ROLE IP RELAY TOKEN [ID PORT]`.
+"""A real iroh endpoint in the NAT lab.
 
-Its NAT keeps ports, and IP is the NAT's address outside. As `server` it prints its id and forwards;
-as `client` it forwards to the server with that ID, to a port of its loopback, and prints `direct` or
-`relay` with the seconds that took, and whether bytes came back.
+    python -m tests.netns.iroh_scene ROLE IP RELAY TOKEN [ID PORT]
+
+Its NAT keeps ports, and IP is the NAT's address outside. As `server` it prints its id and forwards.
+As `client` it forwards to the server with that ID, to a port of its loopback; it prints `direct` or
+`relay`, the seconds that took, and how many bytes came back.
 """
 
 import asyncio
@@ -10,9 +12,9 @@ import sys
 import time
 from typing import cast
 
-import iroh
-
 from tests.support.iroh_driver import ALPN, Client, Server, send_and_hash
+
+import iroh
 
 
 async def bind(ip: str, relay: str) -> iroh.Endpoint:
