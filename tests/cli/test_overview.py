@@ -33,7 +33,7 @@ def test_what_is_observed_is_shown_with_its_rates() -> None:
     assert view.status().peers[0].send_rate is None
     view.sample()
     clock.now += 2
-    observed.moved, observed.sessions.totals = (30, 20), (1020, 2000)
+    observed.moved, observed.sessions.totals = {3: (30, 20)}, (1020, 2000)
     view.sample()
     status = view.status()
     assert (status.peers[0].send_rate, status.peers[0].receive_rate) == (10.0, 0.0)

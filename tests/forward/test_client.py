@@ -279,6 +279,7 @@ async def test_the_status_shows_the_server_its_path_and_the_sessions() -> None:
         assert await read_exactly(sock, 5) == b"hello"
         (server,) = bench.client.peers
         assert (server.peer, server.sent, server.received) == (SERVER_ID, 5, 5)
+        assert bench.client.moved == {server.link: (5, 5)}
         assert [str(session.source) for session in server.sessions] == [target.url]
         assert await bench.client.ping() == {str(SERVER_ID): 0.001}
         sock.close()

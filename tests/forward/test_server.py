@@ -753,6 +753,7 @@ async def test_the_status_shows_each_client_with_its_sessions(target: TcpTarget)
         assert (status.peer, status.name, status.by) == (CLIENT_ID, "alice", "token")
         assert (status.sent, status.received) == (0, 5)
         assert [path.address for path in status.paths] == ["192.0.2.9:4242"]
+        assert bench.server.moved == {status.link: (0, 5)}
         (session,) = status.sessions
         assert (str(session.source), session.received) == (target.url, 5)
         assert session.target == target.url.removeprefix("tcp://")

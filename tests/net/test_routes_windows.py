@@ -75,4 +75,4 @@ async def test_what_windows_cannot_do_is_refused() -> None:
         await network.set_forwarding("vpn", ForwardingConfig(True, True, True, True))
     with pytest.raises(LocalError, match="needs Linux"):
         await network.set_routes("vpn", RouteConfig((), kill_switch=True))
-    await network.clean(client=True)
+    await network.clean(None, client=True)

@@ -3,28 +3,28 @@ from tunnel_rs.proto.rates import HISTORY, Rates
 
 def test_nothing_is_known_before_the_second_look() -> None:
     rates = Rates()
-    assert rates.now is None and rates.of("a") is None
-    rates.sample({"a": (100, 200)}, (100, 200), 10.0)
-    assert rates.now is None and rates.of("a") is None and not rates.history
+    assert rates.now is None and rates.of(1) is None
+    rates.sample({1: (100, 200)}, (100, 200), 10.0)
+    assert rates.now is None and rates.of(1) is None and not rates.history
 
 
 def test_a_rate_is_what_has_moved_since_the_last_look() -> None:
     rates = Rates()
-    rates.sample({"a": (100, 200)}, (100, 200), 10.0)
-    rates.sample({"a": (300, 200), "b": (50, 0)}, (350, 200), 12.0)
-    assert rates.of("a") == (100, 0)
-    assert rates.of("b") == (25, 0), "it began since"
+    rates.sample({1: (100, 200)}, (100, 200), 10.0)
+    rates.sample({1: (300, 200), 2: (50, 0)}, (350, 200), 12.0)
+    assert rates.of(1) == (100, 0)
+    assert rates.of(2) == (25, 0), "it began since"
     assert rates.now == (125, 0)
-    rates.sample({"b": (50, 0)}, (350, 200), 14.0)
-    assert rates.of("a") is None and rates.of("b") == (0, 0)
+    rates.sample({2: (50, 0)}, (350, 200), 14.0)
+    assert rates.of(1) is None and rates.of(2) == (0, 0)
     assert list(rates.history) == [(125, 0), (0, 0)]
 
 
 def test_totals_that_go_back_are_no_negative_rate() -> None:
     rates = Rates()
-    rates.sample({"a": (100, 100)}, (100, 100), 0.0)
-    rates.sample({"a": (10, 110)}, (10, 110), 1.0)
-    assert rates.of("a") == (0, 10)
+    rates.sample({1: (100, 100)}, (100, 100), 0.0)
+    rates.sample({1: (10, 110)}, (10, 110), 1.0)
+    assert rates.of(1) == (0, 10)
 
 
 def test_two_looks_at_the_same_time_are_no_measurement() -> None:

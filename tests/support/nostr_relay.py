@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -149,3 +150,18 @@ async def relay(behaviour: Behaviour | None = None) -> AsyncIterator[TestRelay]:
         await served.drop_connections()
     finally:
         await runner.cleanup()
+
+
+async def serve(host: str, port: int) -> None:
+    """A well-behaved relay, for ever."""
+    served = TestRelay(Behaviour())
+    app = web.Application()
+    app.router.add_get("/", served.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))

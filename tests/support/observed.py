@@ -32,7 +32,7 @@ class FakeObserved:
     def __init__(self) -> None:
         self.sessions = FakeSessions()
         self.tunnels: tuple[TunnelStatus, ...] = (TUNNEL,)
-        self.moved = (10, 20)
+        self.moved = {3: (10, 20)}
 
     async def ping(self) -> dict[str, float]:
         return {str(PEER): 0.0125}
@@ -43,4 +43,4 @@ class FakeObserved:
     @property
     def peers(self) -> tuple[PeerStatus, ...]:
         paths = (PATH, RELAY)
-        return (PeerStatus(PEER, "alice", "token", 65.0, paths, *self.moved, (SESSION,), 3),)
+        return (PeerStatus(PEER, "alice", "token", 65.0, paths, *self.moved[3], (SESSION,), 3),)

@@ -78,7 +78,12 @@ def environment(directory: Path) -> dict[str, str]:
     python = programs / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    return ENVIRONMENT | {"HOME": str(directory), "PATH": f"{programs}:{ENVIRONMENT['PATH']}"}
+    return ENVIRONMENT | {
+        "HOME": str(directory),
+        "PATH": f"{programs}:{ENVIRONMENT['PATH']}",
+        # Where its control sockets are: those of others on this machine are none of its business.
+        "XDG_RUNTIME_DIR": str(directory),
+    }
 
 
 async def follow(

@@ -99,7 +99,7 @@ class FakeHost:
         self.refuses = ""
         self.undone = 0
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         self.cleaned += 1
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:

@@ -11,8 +11,11 @@ from tunnel_rs.cli.ice_options import ice_options, load, warn
 from tunnel_rs.cli.options import output_options
 from tunnel_rs.cli.running import Runnable, run_client
 from tunnel_rs.config.ice_build import IceClientConfig, build_client
+from tunnel_rs.config.operations import OperationSettings, operation_settings
 from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus, LinkClosedError, UsageError
+
+PROGRAM = "tunnel-rs-ice"
 
 
 @click.command()
@@ -35,28 +38,37 @@ def client(console: Console, **given: Any) -> ExitStatus:
     if config.forward.stdio and console.writes_data:
         raise UsageError("--json cannot be given beside --stdio: stdout carries the stream")
     warn(values, console.report)
-    return event_loop.run(_forward(config, console))
+    return event_loop.run(_forward(config, operation_settings(values), console))
 
 
-async def _forward(config: IceClientConfig, console: Console) -> ExitStatus:
+async def _forward(
+    config: IceClientConfig, settings: OperationSettings, console: Console
+) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
+    from tunnel_rs.cli.control_commands import client_commands
     from tunnel_rs.cli.ice_exchange import TerminalExchange
+    from tunnel_rs.cli.operations import Operations
     from tunnel_rs.forward.client import ForwardClient
     from tunnel_rs.ice.manual import ManualClient
     from tunnel_rs.ice.nostr_client import NostrClient
     from tunnel_rs.net.resolver import SystemResolver
 
-    report, resolve = console.report, SystemResolver()
-    introducer: ManualClient | NostrClient
-    if config.nostr is not None:
-        introducer = NostrClient(config.session, config.nostr, config.request, report, resolve)
-    else:
-        exchange = TerminalExchange(config.exchange, console)
-        introducer = ManualClient(config.session, config.request, exchange, report, resolve)
-    forwarding: Runnable = ForwardClient(config.forward, introducer.connect, report)
-    if config.nostr is None:
-        forwarding = OneSession(forwarding, may_end=config.forward.stdio is None)
-    return await run_client(introducer, forwarding, report)
+    resolve = SystemResolver()
+    operations = Operations(settings, Role.CLIENT, console.report, os.environ, program=PROGRAM)
+    async with operations:
+        report = operations.report
+        introducer: ManualClient | NostrClient
+        if config.nostr is not None:
+            introducer = NostrClient(config.session, config.nostr, config.request, report, resolve)
+        else:
+            exchange = TerminalExchange(config.exchange, console)
+            introducer = ManualClient(config.session, config.request, exchange, report, resolve)
+        client = ForwardClient(config.forward, introducer.connect, report)
+        operations.observe(None, client, client_commands(client))
+        forwarding: Runnable = client
+        if config.nostr is None:
+            forwarding = OneSession(client, may_end=config.forward.stdio is None)
+        return await run_client(introducer, forwarding, report)
 
 
 class OneSession:

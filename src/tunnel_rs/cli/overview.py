@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -61,6 +61,10 @@ class Observed(Protocol):
 
     @property
     def tunnels(self) -> tuple[TunnelStatus, ...]: ...
+
+    @property
+    def moved(self) -> Mapping[int, tuple[int, int]]:
+        """Bytes sent and received by each link; asked for often."""
 
 
 class Overview:
@@ -120,10 +124,7 @@ class Overview:
     def sample(self) -> None:
         """Measure rates since the last call."""
         if self._observed is not None:
-            totals: dict[Hashable, tuple[int, int]] = {
-                peer.link: (peer.sent, peer.received) for peer in self._observed.peers
-            }
-            self._rates.sample(totals, self._observed.sessions.totals, self._now())
+            self._rates.sample(self._observed.moved, self._observed.sessions.totals, self._now())
 
     def status(self) -> ProgramStatus:
         """All of it, as of now."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tunnel_rs.config import ice_kinds, kinds, schema
+from tunnel_rs.config.operation_options import OPERATIONS
 from tunnel_rs.config.option import BOTH, SERVER, Exclusion, Option, Refused, Role
 from tunnel_rs.config.transport_options import TRANSPORT
 from tunnel_rs.proto.ice_servers import DEFAULT_STUN_SERVERS, TurnServer
@@ -34,7 +35,7 @@ DEFAULT_RELAYS = (
 
 STUN_SERVERS: Option[tuple[HostPort, ...]] = Option(
     "stun_servers",
-    ice_kinds.STUN_SERVERS,
+    kinds.STUN_SERVERS,
     DEFAULT_STUN_SERVERS,
     BOTH,
     "STUN server that tells our address as seen from outside; all are asked at once.",
@@ -202,6 +203,7 @@ _COMMON: tuple[Option[object], ...] = (
     TURN_SERVERS,
     CONNECT_TIMEOUT,
     schema.UDP_IDLE_TIMEOUT,
+    *OPERATIONS,
     *TRANSPORT,
 )
 _MANUAL: tuple[Option[object], ...] = (OFFER_FILE, ANSWER_FILE, QR)

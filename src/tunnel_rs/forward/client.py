@@ -126,6 +126,11 @@ class ForwardClient:
         seconds, moved = round(self._uplink.up_for, 3), self.sessions.totals
         return (PeerStatus(link.peer, "", "", seconds, link.paths, *moved, sessions),)
 
+    @property
+    def moved(self) -> dict[int, tuple[int, int]]:
+        """Bytes sent and received, by the number of the link there is."""
+        return {} if self._uplink.link is None else {0: self.sessions.totals}
+
     async def ping(self) -> dict[str, float]:
         """Seconds to the server and back, by its id. Raises LinkClosedError."""
         link = self._uplink.link

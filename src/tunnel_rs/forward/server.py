@@ -175,6 +175,16 @@ class ForwardServer:
                 sessions[session.client].append(session)
         return tuple(client.status(own) for client, own in sessions.items())
 
+    @property
+    def moved(self) -> dict[int, tuple[int, int]]:
+        """Bytes sent and received by each link, by its number."""
+        moved = {c.number: (c.sent, c.received) for c in self._clients.values()}
+        for session in self.sessions:
+            if session.client is not None and session.client.number in moved:
+                (sent, received), (a, b) = moved[session.client.number], session.counters
+                moved[session.client.number] = sent + a, received + b
+        return moved
+
     async def ping(self) -> dict[str, float]:
         """Seconds to each client and back, by its id; who leaves meanwhile is left out."""
         clients = list(self._clients.values())

@@ -40,7 +40,7 @@ class WindowsNetwork:
         self._device = ""
         self._set: tuple[DeviceConfig | None, RouteConfig | None] = (None, None)
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         """All that could be left goes with the adapter, or at the next start of the system."""
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:

@@ -1,7 +1,7 @@
 """Bytes a second, from totals that are looked at now and then."""
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 Totals = tuple[int, int]
 """Bytes sent and received since the beginning."""
@@ -23,12 +23,12 @@ class Rates:
         """Over all, between the last two samples."""
         self._at: float | None = None
         self._all: Totals = (0, 0)
-        self._totals: dict[Hashable, Totals] = {}
-        self._rates: dict[Hashable, Rate] = {}
+        self._totals: dict[int, Totals] = {}
+        self._rates: dict[int, Rate] = {}
 
-    def sample(self, totals: Mapping[Hashable, Totals], everything: Totals, now: float) -> None:
-        """`totals` by what is told apart, and `everything`, which includes what has gone since.
-        `now` is in seconds."""
+    def sample(self, totals: Mapping[int, Totals], everything: Totals, now: float) -> None:
+        """`totals` of the links by their numbers, and `everything`, which includes what has gone
+        since. `now` is in seconds."""
         seconds = None if self._at is None else now - self._at
         if seconds is not None and seconds > 0:
             self.now = _rate(self._all, everything, seconds)
@@ -37,7 +37,7 @@ class Rates:
             self._rates = {k: _rate(begun.get(k, (0, 0)), t, seconds) for k, t in totals.items()}
         self._at, self._all, self._totals = now, everything, dict(totals)
 
-    def of(self, key: Hashable) -> Rate | None:
+    def of(self, key: int) -> Rate | None:
         """None: not measured yet."""
         return self._rates.get(key)
 

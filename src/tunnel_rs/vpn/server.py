@@ -91,7 +91,7 @@ class VpnServer:
     async def start(self) -> None:
         """Set up the device and, when asked for, forwarding. Raises LocalError."""
         settings, device = self._settings, self._tun.name
-        await self._host.clean(client=False)
+        await self._host.clean(device, client=False)
         # Answers to the address of NAT64 have to come back to us.
         outside = () if settings.nat64 is None else _outside(settings.network4, settings.nat64)
         addresses = self._pools.interfaces
