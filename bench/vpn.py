@@ -5,8 +5,9 @@
 
 iperf3 TCP to the server's side and back, UDP at a fixed rate, and pings meanwhile; CPU seconds of
 the VPN's own processes per GB (10^9 bytes) of payload, each side held to a core of its own.
-`ratio` is the TCP speed over that of our TCP forwarding in the same run. With --gigabytes: so much
-through each line, and how its processes have grown. Compare lines of one run only.
+`ratio` is the TCP speed over that of our TCP forwarding in the same run. Of several runs, each over
+all lines, the medians are shown. With --gigabytes: so much through each line, and how its processes
+have grown. Compare lines of one table only.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -81,9 +84,12 @@ class Growth:
 class Bench:
     """What is done on every line."""
 
-    def __init__(self, places: Places, *, seconds: int, udp_rate: int) -> None:
-        """`udp_rate` in Mbit/s."""
+    def __init__(
+        self, places: Places, *, seconds: int, udp_rate: int, options: tuple[str, ...]
+    ) -> None:
+        """`udp_rate` in Mbit/s; `options` of iperf3 for TCP."""
         self._places = places
+        self._tcp = options
         self._amount = ("-t", str(seconds))
         self._udp = ("-u", "-b", f"{udp_rate}M", "-l", str(UDP_PAYLOAD))
         self._seconds = seconds
@@ -93,8 +99,8 @@ class Bench:
         figures = Figures(
             line=name,
             idle=self._pings_while(line, None)[1],
-            up=self._transfer(line, *self._amount),
-            down=self._transfer(line, *self._amount, "-R"),
+            up=self._transfer(line, *self._amount, *self._tcp),
+            down=self._transfer(line, *self._amount, *self._tcp, "-R"),
             udp=self._transfer(line, *self._amount, *self._udp) if line.carries_ip else None,
         )
         _check(line)
@@ -189,40 +195,56 @@ GROWTH_HEADER = (
 )
 
 
-def row(figures: Figures, reference: Figures | None) -> list[str]:
-    up, down, udp = figures.up, figures.down, figures.udp
+Run = dict[str, Figures]
+"""What was measured on the lines, by their names."""
+
+
+def row(name: str, runs: list[Run]) -> list[str]:
+    """Medians over the runs that have the line."""
+    runs = [run for run in runs if name in run]
+    up, down = [run[name].up for run in runs], [run[name].down for run in runs]
+    udp = [transfer for run in runs if (transfer := run[name].udp) is not None]
     return [
-        figures.line,
-        f"{up.mbit_per_second:.0f}",
-        _ratio(up, None if reference is None else reference.up),
+        name,
+        _speed(up),
+        _ratio(name, runs, lambda figures: figures.up),
         _cpu(up),
-        f"{down.mbit_per_second:.0f}",
-        _ratio(down, None if reference is None else reference.down),
+        _speed(down),
+        _ratio(name, runs, lambda figures: figures.down),
         _cpu(down),
-        "-" if udp is None else f"{udp.mbit_per_second:.0f}",
-        "-" if udp is None else f"{udp.lost * 100:.2f}",
-        _pings(figures.idle),
-        _pings(up.pings),
-        _pings(down.pings),
-        _pings(None if udp is None else udp.pings),
+        _speed(udp),
+        f"{median(transfer.lost for transfer in udp) * 100:.2f}" if udp else "-",
+        _pings([run[name].idle for run in runs]),
+        *(_pings([transfer.pings for transfer in transfers]) for transfers in (up, down, udp)),
     ]
 
 
-def _cpu(transfer: Transfer) -> str:
-    return f"{transfer.cpu_client:.1f} / {transfer.cpu_server:.1f}"
+def _speed(transfers: list[Transfer]) -> str:
+    return f"{median(t.mbit_per_second for t in transfers):.0f}" if transfers else "-"
 
 
-def _ratio(transfer: Transfer, reference: Transfer | None) -> str:
-    if reference is None:
+def _cpu(transfers: list[Transfer]) -> str:
+    client = median(transfer.cpu_client for transfer in transfers)
+    server = median(transfer.cpu_server for transfer in transfers)
+    return f"{client:.1f} / {server:.1f}"
+
+
+def _ratio(name: str, runs: list[Run], which: Callable[[Figures], Transfer]) -> str:
+    ratios = [
+        which(run[name]).mbit_per_second / which(run[REFERENCE]).mbit_per_second
+        for run in runs
+        if REFERENCE in run
+    ]
+    return f"{median(ratios):.2f}" if ratios else "-"
+
+
+def _pings(all_pings: list[Pings | None]) -> str:
+    known = [pings for pings in all_pings if pings is not None]
+    if not known:
         return "-"
-    return f"{transfer.mbit_per_second / reference.mbit_per_second:.2f}"
-
-
-def _pings(pings: Pings | None) -> str:
-    if pings is None:
-        return "-"
-    lost = f" ({pings.lost:.0%} lost)" if pings.lost >= 0.005 else ""
-    return f"{pings.times.p50 * 1000:.1f} / {pings.times.p99 * 1000:.1f}{lost}"
+    p50, p99 = (median(getattr(pings.times, name) for pings in known) for name in ("p50", "p99"))
+    lost = median(pings.lost for pings in known)
+    return f"{p50 * 1000:.1f} / {p99 * 1000:.1f}" + (f" ({lost:.0%} lost)" if lost > 0.005 else "")
 
 
 def growth_row(growth: Growth) -> list[str]:
@@ -230,38 +252,45 @@ def growth_row(growth: Growth) -> list[str]:
         return f"{growth.before[side] / 1e6:.1f} -> {growth.after[side] / 1e6:.1f}"
 
     speed = f"{growth.transfer.mbit_per_second:.0f}"
-    return [growth.line, speed, _cpu(growth.transfer), memory(CLIENT), memory(SERVER)]
+    return [growth.line, speed, _cpu([growth.transfer]), memory(CLIENT), memory(SERVER)]
 
 
 def main() -> int:
     given = _arguments()
-    done: list[Figures] = []
+    runs: list[Run] = []
     grown: list[Growth] = []
-    failed = False
+    failed: set[str] = set()
     with Places(given.tools) as places:
         words = places.inside(SERVER, "iperf3", "-s", "-p", str(PORT), "--forceflush")
         with Program(words) as iperf:
             iperf.wait_for("listening")
-            bench = Bench(places, seconds=given.seconds, udp_rate=given.udp)
-            for name in given.lines:
-                print(f"measuring {name} ...", file=sys.stderr, flush=True)
-                try:
-                    with LINES[name](places) as line:
-                        if given.gigabytes is None:
-                            done.append(bench.measure(name, line))
-                        else:
-                            grown.append(bench.grow(name, line, int(given.gigabytes * GB)))
-                except SkippedError as reason:
-                    print(f"{name}: skipped: {reason}", file=sys.stderr)
-                except (BenchError, OSError) as error:
-                    print(f"{name}: {error}", file=sys.stderr)
-                    failed = True
-                iperf.discard_output()
-    if done:
-        reference = next((figures for figures in done if figures.line == REFERENCE), None)
-        report.print_table(HEADER, [row(figures, reference) for figures in done])
+            bench = Bench(
+                places,
+                seconds=given.seconds,
+                udp_rate=given.udp,
+                options=tuple(given.iperf.split()),
+            )
+            for number in range(given.runs):
+                runs.append({})
+                for name in given.lines:
+                    print(f"run {number + 1}: {name} ...", file=sys.stderr, flush=True)
+                    try:
+                        with LINES[name](places) as line:
+                            if given.gigabytes is None:
+                                runs[-1][name] = bench.measure(name, line)
+                            else:
+                                grown.append(bench.grow(name, line, int(given.gigabytes * GB)))
+                    except SkippedError as reason:
+                        print(f"{name}: skipped: {reason}", file=sys.stderr)
+                    except (BenchError, OSError) as error:
+                        print(f"{name}: {error}", file=sys.stderr)
+                        failed.add(name)
+                    iperf.discard_output()
+    if names := [name for name in given.lines if any(name in run for run in runs)]:
+        report.print_table(HEADER, [row(name, runs) for name in names])
     if grown:
         report.print_table(GROWTH_HEADER, [growth_row(growth) for growth in grown])
+    done = [figures for run in runs for figures in run.values()]
     if done or grown:
         print(f"\n{report.save('vpn', [asdict(each) for each in (*done, *grown)])}")
     return 1 if failed else 0
@@ -270,8 +299,10 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--lines", help=f"some of: {'; '.join(LINES)}")
+    parser.add_argument("--runs", type=int, default=1, help="over all lines (default 1)")
     parser.add_argument("--seconds", type=int, default=5, help="of each transfer (default 5)")
     parser.add_argument("--udp", type=int, default=100, help="UDP payload, Mbit/s (default 100)")
+    parser.add_argument("--iperf", default="", help="more options for TCP, such as '-P 4 -C cubic'")
     parser.add_argument("--tools", type=Path, help="folder with wireguard, nebula, nebula-cert")
     parser.add_argument("--gigabytes", type=float, help="how memory grows over so much payload")
     given = parser.parse_args()

@@ -59,7 +59,7 @@ class Places:
         self._path = PATH if tools is None else f"{tools}{os.pathsep}{PATH}"
         self._stack = ExitStack()
         self._names = [f"bench-vpn-{os.getpid()}-{side}" for side in "cs"]
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         try:
             self._make()
         except BaseException:
@@ -92,10 +92,14 @@ class Places:
 
     def start(self, side: int, *words: str | Path) -> Program:
         """A program held to its side's processor. Its runtime folder is its own."""
-        runtime = self.folder / f"run-{side}"
+        runtime = self._folder / f"run-{side}"
         runtime.mkdir(exist_ok=True)
         words = ("env", f"XDG_RUNTIME_DIR={runtime}", *words)
         return Program(self.inside(side, *words), core=core(side))
+
+    def new_folder(self) -> Path:
+        """An empty folder that goes with the namespaces."""
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
     def tool(self, name: str, source: str) -> str:
         found = shutil.which(name, path=self._path)
@@ -121,7 +125,8 @@ def direct(places: Places) -> Iterator[Line]:
 @contextmanager
 def forwarding(places: Places) -> Iterator[Line]:
     """Our TCP forwarding, between the same two namespaces."""
-    key, token = places.folder / "forward.key", places.folder / "forward.token"
+    folder = places.new_folder()
+    key, token = folder / "server.key", folder / "token.txt"
     printed("-m", "tunnel_rs", "generate-server-key", "-o", key)
     token.write_text(printed("-m", "tunnel_rs", "generate-token"))
     bind = f"{NEAR[SERVER]}:4433"
@@ -148,11 +153,10 @@ def forwarding(places: Places) -> Iterator[Line]:
 @contextmanager
 def ours(places: Places, *, offload: bool) -> Iterator[Line]:
     """`tunnel-rs-vpn`. `offload`: with super-packets."""
-    folder = places.folder
-    key, token = folder / "vpn.key", folder / "vpn.token"
-    if not key.exists():
-        printed(*_VPN, "generate-server-key", "-o", key)
-        token.write_text(printed(*_VPN, "generate-token"))
+    folder = places.new_folder()
+    key, token = folder / "server.key", folder / "token.txt"
+    printed(*_VPN, "generate-server-key", "-o", key)
+    token.write_text(printed(*_VPN, "generate-token"))
     bind = f"{NEAR[SERVER]}:4434"
     table = f'mode = "iroh"\n[iroh]\noffload = {str(offload).lower()}\ndns_server = "none"\n'
     for role in ("server", "client"):
@@ -215,7 +219,7 @@ def _tell_wireguard(control: Path, settings: str) -> None:
 def nebula(places: Places) -> Iterator[Line]:
     source = "github.com/slackhq/nebula/cmd/...@latest"
     program, signer = places.tool("nebula", source), places.tool("nebula-cert", source)
-    folder = places.folder
+    folder = places.new_folder()
     ca = ("-ca-crt", folder / "ca.crt", "-ca-key", folder / "ca.key")
     command(
         *(signer, "ca", "-name", "bench"),

@@ -30,7 +30,9 @@ def pages() -> dict[str, str]:
     found = {}
     for program, module in PROGRAMS.items():
         root: click.Command = import_module(f"tunnel_rs.cli.{module}").cli
-        for context in _contexts(click.Context(root, info_name=program)):
+        # With the settings it runs with: click keeps the help option of whoever asks first.
+        top = click.Context(root, info_name=program, **root.context_settings)
+        for context in _contexts(top):
             found[f"{_page_name(context)}.1"] = "\n".join(_page(context)) + "\n"
     return found
 

@@ -171,7 +171,7 @@ class Client:
             return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
 
         client = cls(endpoint, ForwardClient(config.forward, connect, report))
-        endpoint.on_relay_up = client.forward.retry_now
+        endpoint.on_change = client.forward.retry_now
         return client
 
     @property

@@ -91,7 +91,7 @@ def test_status_shows_every_program_or_says_that_there_is_none(scene: Scene) -> 
     ended = scene.run("status")
     assert ended.status == 0
     heads = [line.split()[0] for line in ended.out.splitlines() if not line.startswith(" ")]
-    assert heads == ["client", "server"]
+    assert heads == ["server", "client"]
     assert "client d75a980182 (alice)" in ended.out
 
 
@@ -99,7 +99,7 @@ def test_json_is_one_object_a_program(scene: Scene) -> None:
     scene.start("server", "client")
     for command in ("status", "ls"):
         events = [json.loads(line) for line in scene.run(command, "--json").out.splitlines()]
-        assert [event["role"] for event in events] == ["client", "server"]
+        assert [event["role"] for event in events] == ["server", "client"]
         assert all(event["event"] == "status" for event in events)
 
 

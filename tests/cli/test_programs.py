@@ -51,7 +51,7 @@ async def test_all_that_answer_are_found(running: Running, tmp_path: Path) -> No
     await running.add("server", 7)
     await running.add("client", 8)
     (tmp_path / "tunnel-rs" / "tunnel-rs-client-9.sock").touch()
-    assert await running.names(Choice()) == ["client 8", "server 7"]
+    assert await running.names(Choice()) == ["server 7", "client 8"]
     assert await running.names(Choice(pid=7)) == ["server 7"]
     assert await running.names(Choice(pid=9)) == []
 

@@ -17,7 +17,7 @@ from tunnel_rs.ice.nostr_client import wall_clock
 from tunnel_rs.proto.ice_messages import IceParameters, Request, encode
 from tunnel_rs.proto.nostr_events import Conversation, EventType
 from tunnel_rs.proto.nostr_keys import NostrSecretKey
-from tunnel_rs.reports import ClientAuthenticated
+from tunnel_rs.reports import ClientAuthenticated, ServerReady
 from tunnel_rs.values import Secret
 
 EVE = NostrSecretKey(Secret(bytes([9]) * 32))
@@ -176,3 +176,10 @@ async def test_a_source_that_is_not_allowed_is_declined_by_name() -> None:
             await until(running.task.done)
             error = running.task.exception()
             assert isinstance(error, TargetError) and "Source 'udp://192.0.2.1:53'" in str(error)
+
+
+async def test_a_server_is_ready_once_a_relay_delivers() -> None:
+    async with relay() as one, nostr_server("ws://127.0.0.1:9/", one.url) as reports:
+        await until(lambda: bool(reports.of(ServerReady)))
+        [ready] = reports.of(ServerReady)
+        assert ready.ways == (one.url,) and ready.endpoint_id.key == SERVER_KEY.public_key.key

@@ -48,7 +48,7 @@ async def nostr(folder: Path) -> AsyncIterator[Sequence[str]]:
             f"event_kind = {EVENT_KIND}\n"
         )
     server = ice("server", "-c", folder / "server.toml", *ALLOWED)
-    async with running(*server, ready="relay .*: connected") as program:
+    async with running(*server, ready="Waiting for clients") as program:
         async with servers.draining(program):
             yield ice("client", "-c", folder / "client.toml", "--no-stun")
     relay.shutdown()

@@ -94,6 +94,20 @@ async def test_a_default_route_that_a_router_announces_outlives_forwarding(tmp_p
     assert [settings.get(name) for name in names] == ["1", "1", "0"]
 
 
+async def test_where_the_kernel_forwards_already_nothing_is_set(tmp_path: Path) -> None:
+    settings = sysctls(
+        tmp_path,
+        net__ipv4__ip_forward="1",
+        net__ipv6__conf__all__forwarding="1",
+        net__ipv6__conf__eth0__accept_ra="1",
+    )
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.chmod(0o400)
+    await LinuxNetwork(run=FakeRun(), sysctls=settings).set_forwarding("vpn0", FORWARDING)
+    assert settings.get("net/ipv6/conf/eth0/accept_ra") == "1"
+
+
 async def test_forwarding_stays_on_for_another_server(tmp_path: Path) -> None:
     settings = sysctls(tmp_path, net__ipv4__ip_forward="0", net__ipv6__conf__all__forwarding="0")
     run = FakeRun({"nft list": "table inet tunnel_rs_vpn_of_lo\n"})

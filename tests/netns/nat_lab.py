@@ -32,7 +32,7 @@ RELAY_PORT = 6969
 RELAY = f"ws://198.51.100.10:{RELAY_PORT}/"
 
 _OURS = (sys.executable, "-c", "from tunnel_rs.cli.ice import main; main()")
-_ECHO = """
+ECHO = """
 import socketserver
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
@@ -91,7 +91,7 @@ class NatLab:
 
     def build(self) -> None:
         for name in ("pub", "natA", "natB", "hostA", "hostB"):
-            self._ip(f"netns add {self._ns(name)}")
+            self._ip(f"netns add {self.namespace(name)}")
             self._in(name, "ip link set lo up")
         self._in("pub", "ip link add br0 type bridge")
         self._in("pub", "ip link set br0 up")
@@ -103,7 +103,11 @@ class NatLab:
             self._side(number, side)
 
     def _side(self, number: int, side: str) -> None:
-        nat, host, public = self._ns(f"nat{side}"), self._ns(f"host{side}"), self._ns("pub")
+        nat, host, public = (
+            self.namespace(f"nat{side}"),
+            self.namespace(f"host{side}"),
+            self.namespace("pub"),
+        )
         self._ip(f"link add wan netns {nat} type veth peer name to{side} netns {public}")
         self._in("pub", f"ip link set to{side} master br0 up")
         self._in(f"nat{side}", "ip link set wan up")
@@ -183,7 +187,7 @@ class NatLab:
         """Run a program in a namespace; it is ended with the lab."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            ["ip", "netns", "exec", self._ns(where), *argv],
+            ["ip", "netns", "exec", self.namespace(where), *argv],
             env=environment,
             cwd=self._directory,
             **{
@@ -232,7 +236,7 @@ class NatLab:
             ],
         )
         for where in ("hostB", "natB"):
-            self.start(where, [sys.executable, "-c", _ECHO])
+            self.start(where, [sys.executable, "-c", ECHO])
         relay = [sys.executable, "-m", "tests.support.nostr_relay", "198.51.100.10"]
         self.start("pub", [*relay, str(RELAY_PORT)])
 
@@ -381,7 +385,7 @@ class NatLab:
         options = self._options(mode, "B")
         serving = self.start(self.machine("B"), [*server, *options], stderr=subprocess.PIPE)
         assert serving.stderr is not None
-        ready = b"connected" if mode == "nostr" else b"waiting for the offer"
+        ready = b"Waiting for clients" if mode == "nostr" else b"waiting for the offer"
         while ready not in (line := serving.stderr.readline()):
             assert line, "our server has ended"
         return serving
@@ -415,7 +419,8 @@ class NatLab:
         module = "tests.netns.original_peer"
         return [sys.executable, "-m", module, role, host, STUN, mode, *carriers]
 
-    def _ns(self, name: str) -> str:
+    def namespace(self, name: str) -> str:
+        """Its name as the system knows it."""
         return f"{self._prefix}{name}"
 
     def _ip(self, words: str) -> None:
@@ -424,7 +429,7 @@ class NatLab:
     def run(self, name: str, command: str | Sequence[str], text: str | None = None) -> str:
         """What a command run in a namespace to its end says."""
         words = command.split() if isinstance(command, str) else command
-        argv = ["ip", "netns", "exec", self._ns(name), *words]
+        argv = ["ip", "netns", "exec", self.namespace(name), *words]
         stdin = text.encode() if text else None
         return subprocess.run(argv, check=True, capture_output=True, input=stdin).stdout.decode()
 
@@ -434,7 +439,9 @@ class NatLab:
     def tear_down(self) -> None:
         self.processes.close()
         for name in ("pub", "natA", "natB", "hostA", "hostB"):
-            subprocess.run(["ip", "netns", "del", self._ns(name)], capture_output=True, check=False)
+            subprocess.run(
+                ["ip", "netns", "del", self.namespace(name)], capture_output=True, check=False
+            )
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

@@ -25,6 +25,7 @@ CHUNK = 50
 def joined(client: Nat = Nat.OPEN, server: Nat = Nat.OPEN, **options: object) -> NatNetwork:
     network = NatNetwork(client, server, **options)
     network.connect()
+    network.know_each_other()
     return network
 
 
@@ -77,6 +78,7 @@ def test_candidates_known_before_the_handshake_are_told_after_it() -> None:
     client = network.client.engine
     client.set_candidates(network.hosts[CLIENT].candidates(), network.now)  # type: ignore[attr-defined]
     network.connect()
+    network.know_each_other()
     network.both()[1].set_candidates(network.hosts[SERVER].candidates(), network.now)
     assert settle_direct(network, 5.0)
 
@@ -152,6 +154,21 @@ def test_probes_are_small_and_do_not_move_the_connection() -> None:
     network.run(0.06)
     assert sizes and sizes[0] < 50
     assert client.address == RELAY and server.address == network.relay.near
+
+
+def test_a_stranger_is_told_nothing_and_has_nothing_sent() -> None:
+    """Anybody may open a connection. Whether he is welcome the application decides later."""
+    network = NatNetwork(Nat.OPEN, Nat.OPEN)
+    network.connect()
+    network.tell_candidates()
+    before = network.direct_bytes
+    network.run(2)
+    client, server = network.both()
+    rounds = client._client_rounds
+    assert rounds is not None and not rounds._peers
+    assert network.direct_bytes == before
+    server.open_window()
+    assert settle_direct(network, 5.0)
 
 
 # Violations

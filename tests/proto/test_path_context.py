@@ -75,3 +75,22 @@ def test_ids_of_a_path_that_is_gone_are_no_ones(network: PathNetwork) -> None:
         assert all(path.id != second for path in engine._path_of_id.values())
     assert not ids & client._path_of_id.keys()
     assert network.links[FIRST].far == client.address
+
+
+def test_datagrams_too_large_for_the_new_path_do_not_hold_up_others(network: PathNetwork) -> None:
+    second = network.open(SECOND)
+    client, server = network.both()
+    exchange(network, 1000)
+    client._mtu.restart(1452)
+    client._mtu.size = 1452
+    client._use_datagram_size()
+    stream = client.open_stream()
+    assert stream is not None
+    client.write(stream, b"!", False)
+    network.settle()
+    server.take_datagrams()
+    client.send_datagrams(stream, [bytes(client.largest_datagram_payload(stream))])
+    client.select_path(second)
+    client.send_datagrams(stream, [b"small"])
+    network.settle()
+    assert server.take_datagrams() == {stream: [b"small"]}

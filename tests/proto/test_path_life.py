@@ -1,7 +1,7 @@
 """Paths opened, preferred and abandoned, and the ids and limits that this needs."""
 
 import pytest
-from tests.support.engines import PAIRS, SERVER, exchange, forged, varint
+from tests.support.engines import CLIENT, PAIRS, SERVER, exchange, forged, varint
 from tests.support.paths import (
     FIRST,
     SECOND,
@@ -240,25 +240,33 @@ def test_a_path_can_be_abandoned_before_it_is_valid(network: PathNetwork) -> Non
     assert network.open(THIRD) == second + 1
 
 
-def test_a_client_whose_last_path_is_abandoned_may_open_another(network: PathNetwork) -> None:
-    client, _ = network.both()
-    server = network.both()[1]
+def test_a_client_whose_last_path_is_abandoned_opens_another(network: PathNetwork) -> None:
+    client, server = network.both()
     server._abandon(server._paths[0], 0, network.now, by_peer=False)
     network.run(0.1)
-    assert client.paths(network.now) == []
-    assert client.open_path(SECOND, network.now) == 1
+    assert [path.id for path in client.paths(network.now)] == [1]
+    assert client.address == FIRST
+    exchange(network, 50_000)
+
+
+def test_sides_that_leave_each_others_path_at_once_meet_again(network: PathNetwork) -> None:
+    second = network.open(SECOND)
+    client, server = network.both()
+    client.abandon_path(0, network.now)
+    server.abandon_path(second, network.now)
     network.settle()
-    assert client.address == SECOND and not client.is_closing
+    assert not client.is_closing and not server.is_closing
     exchange(network, 50_000)
 
 
 def test_without_any_path_the_connection_ends(network: PathNetwork) -> None:
     client, server = network.both()
+    network.links[FIRST].up.cut = True
     server._abandon(server._paths[0], 0, network.now, by_peer=False)
     network.run(10)
-    for engine in (client, server):
-        assert engine.ending is not None
-        assert engine.ending.error_code == PathError.NO_VIABLE_PATH
+    assert server.ending is not None
+    assert server.ending.error_code == PathError.NO_VIABLE_PATH
+    assert client.ending == server.ending
 
 
 def test_the_peer_may_change_the_ids_of_its_paths(network: PathNetwork) -> None:
@@ -272,6 +280,30 @@ def test_the_peer_may_change_the_ids_of_its_paths(network: PathNetwork) -> None:
         exchange(network, 20_000)
     assert client._peer_cid.sequence_number == 10
     assert len(server._paths[second].host_ids) == IDS_PER_PATH
+
+
+def reset_of(network: PathNetwork, path_id: int) -> bytes:
+    """A stateless reset that the server would send for packets of the client on a path."""
+    client, _ = network.both()
+    held = client._peer_id(client._paths[path_id])
+    assert held is not None
+    return b"\x40" + bytes(30) + held.stateless_reset_token
+
+
+def test_a_peer_that_forgot_one_path_has_not_forgotten_the_connection(
+    network: PathNetwork,
+) -> None:
+    second = network.open(SECOND)
+    client, _ = network.both()
+    network.inject(CLIENT, reset_of(network, second), SECOND)
+    assert not client.is_closing
+    assert [path.id for path in client.paths(network.now)] == [0]
+    exchange(network, 20_000)
+    third = network.open(THIRD)
+    client.select_path(third)
+    network.settle()
+    network.inject(CLIENT, reset_of(network, third), THIRD)
+    assert client.is_terminated and client.was_closed_by_peer
 
 
 # As without multipath

@@ -1,12 +1,11 @@
 """Tests of `tunnel_rs.proto.vpn_joining`."""
 
-from collections.abc import Callable
-from struct import pack, unpack_from
+from struct import unpack_from
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.ip_packets import assert_valid, checksum, packed, tcp, udp
+from tests.support.ip_packets import TIMESTAMPS, assert_valid, burst, numbered, packed, tcp, udp
 
 from tunnel_rs.proto.vpn_frames import Offloaded
 from tunnel_rs.proto.vpn_joining import join
@@ -14,37 +13,8 @@ from tunnel_rs.proto.vpn_offload import NO_OFFLOAD
 
 V4, V6 = ("10.0.0.2", "10.0.0.1"), ("fd00::2", "fd00::1")
 OWN = {packed(V4[1]), packed(V6[1])}
-TIMESTAMPS = b"\1\1\x08\x0a" + bytes(8)
 ACK, PSH, FIN = 0x10, 0x08, 0x01
 both = pytest.mark.parametrize("ends", [V4, V6], ids=["IPv4", "IPv6"])
-
-
-def numbered(packet: bytes, identification: int, *, fragmentation: int = 0x4000) -> bytes:
-    """An IPv4 packet with that identification, not to be cut up; an IPv6 packet as it is."""
-    if packet[0] >> 4 == 6:
-        return packet
-    head = packet[:4] + pack("!HH", identification, fragmentation) + packet[8:10] + b"\0\0"
-    head += packet[12:20]
-    return head[:10] + pack("!H", checksum(head)) + head[12:] + packet[20:]
-
-
-def burst(
-    ends: tuple[str, str],
-    payloads: list[bytes],
-    *,
-    sequence: int = 1000,
-    options: bytes = TIMESTAMPS,
-    last_flags: int = ACK,
-    identification: Callable[[int], int] = lambda index: 100 + index,
-) -> list[bytes]:
-    """Segments of one connection, one behind the other."""
-    packets = []
-    for index, payload in enumerate(payloads):
-        flags = last_flags if index == len(payloads) - 1 else ACK
-        packet = tcp(*ends, (5, 6), payload, sequence=sequence, flags=flags, options=options)
-        packets.append(numbered(packet, identification(index)))
-        sequence = (sequence + len(payload)) % 2**32
-    return packets
 
 
 def joined(packets: list[bytes]) -> list[Offloaded]:

@@ -31,7 +31,7 @@ PAIRS: dict[str, tuple[type[Engine], type[Engine]]] = {
 }
 """Engines of client and server, by the name a test is shown with."""
 
-_MAX_IDLE_TURNS = 1000
+MAX_IDLE_TURNS = 1000
 """Turns without the clock moving after which an engine is held to be spinning."""
 
 
@@ -210,7 +210,7 @@ class Network:
         self.flush()
         while not until() and (due := self._next_time()) <= end:
             idle_turns = idle_turns + 1 if due == self.now else 0
-            assert idle_turns < _MAX_IDLE_TURNS, "an engine asks for timers and does nothing"
+            assert idle_turns < MAX_IDLE_TURNS, "an engine asks for timers and does nothing"
             self.now = due
             for to, train, segment_size, origin in self._arrivals():
                 self._deliver(to, train, segment_size, origin)

@@ -52,10 +52,11 @@ class _Run:
     def go(self) -> Outcome:
         network, pick = self.network, self.random
         network.connect()
+        network.know_each_other()
         self.begin()
         if pick.random() < 0.8:
             network.tell_candidates()
-        for _ in range(pick.randrange(3, 9)):
+        for _ in range(pick.randrange(3, 8)):
             self.act()
             self.check()
             network.run(pick.choice((0.01, 0.1, 0.5, 2.0)))
@@ -65,7 +66,7 @@ class _Run:
         network.run(LIMIT, self.is_done)
         self.check()
         assert self.is_done(), "data did not arrive"
-        network.run(40)
+        network.run(7)
         self.check()
         client, _ = network.both()
         return Outcome(
@@ -86,7 +87,7 @@ class _Run:
         self.send(server, client, stream)
 
     def send(self, sender: Peer, receiver: Peer, stream: int) -> None:
-        data = payload(self.random.choice((500, 8_000, 60_000)), stream)
+        data = payload(self.random.choice((500, 8_000, 30_000)), stream)
         sender.engine.write(stream, data, True)
         self.data.append((sender, receiver, stream, data))
 

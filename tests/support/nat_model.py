@@ -112,6 +112,11 @@ class NatNetwork(PathNetwork):
             self.direct_bytes += len(datagram)
             self.travel(self.direct, to, datagram, source)
 
+    def know_each_other(self) -> None:
+        """The applications have told who the other is."""
+        for engine in self.both():
+            engine.open_window()
+
     def tell_candidates(self) -> None:
         """Both sides learn where they may be reached."""
         for name, engine in zip((CLIENT, SERVER), self.both(), strict=True):

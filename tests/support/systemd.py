@@ -126,8 +126,9 @@ def own_systemd(tmp_path: Path) -> Iterator[Systemd]:
     command = [*unshare, "--ipc", "--net", "--cgroup", "sh", "-ec", _SET_UP, "sh"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["sh", "-c", 'echo 0 >"$0/cgroup.procs" && exec "$@"', group, *command]
-            + [python, packages, ROOT / "src"],
+            ["setpriv", "--pdeathsig", "KILL"]  # should this process be killed
+            + ["sh", "-c", 'echo 0 >"$0/cgroup.procs" && exec "$@"', str(group), *command]
+            + [python, packages, str(ROOT / "src")],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from typing import Any
 
 import pytest
-from tests.support.ip_packets import udp
+from tests.support.ip_packets import burst, udp
 from tests.support.memory_link import MemoryLink, MemoryStream, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import until
@@ -212,6 +212,18 @@ async def test_packets_flow_both_ways_and_are_counted() -> None:
         bench.tun.takes = False
         recorder.stream.write(packet_frame(back))
         await until(lambda: traffic.dropped == {"refused by the system": 1})
+
+
+async def test_answers_of_the_system_leave_at_once_and_segments_arrive_joined() -> None:
+    async with running(Bench()) as bench:
+        recorder = await bench.data_stream()
+        await until(lambda: bench.tun.reading)
+        answer = udp("10.7.0.2", "10.7.0.1", (1, 2))
+        bench.tun.answers = [answer]
+        segments = burst(("10.7.0.1", "10.7.0.2"), [bytes(1000)] * 2)
+        recorder.stream.write(PONG + b"".join(map(packet_frame, segments)))
+        await until(lambda: bytes(recorder.data) == PING + packet_frame(answer))
+        assert [len(packet) for packet in bench.tun.packets] == [2052]
 
 
 async def test_a_server_that_does_not_read_stops_the_reading_of_the_device() -> None:

@@ -36,8 +36,10 @@ class FakeChannel:
     overrun: int = 0
     pauses_after: int = 1_000_000
     sent: list[Offloaded] = field(default_factory=list)
+    sends: int = 0
 
     def send(self, packets: list[Offloaded]) -> None:
+        self.sends += 1
         self.sent += packets
         self.paused = self.paused or len(self.sent) >= self.pauses_after
 
@@ -134,9 +136,10 @@ async def test_from_client_to_client(isolated: bool) -> None:
     one, _ = bench.add(2)
     _, other = bench.add(3)
     packet = udp("10.7.0.2", "10.7.0.3", (1, 2))
-    bench.send(one, packet)
-    assert other.packets == ([] if isolated else [packet])
-    assert one.traffic.dropped == ({"isolated": 1} if isolated else {})
+    bench.send(one, packet, packet)
+    assert other.packets == ([] if isolated else [packet] * 2)
+    assert other.sends == (0 if isolated else 1)
+    assert one.traffic.dropped == ({"isolated": 2} if isolated else {})
     assert bench.tun.packets == [], "the kernel never sees it"
 
 
@@ -153,6 +156,15 @@ async def test_where_clients_may_send_to() -> None:
     bench.send(session, *good, *bad, *bad)
     assert bench.tun.packets == good
     assert session.traffic.dropped == {"not allowed": 4}
+
+
+async def test_what_the_system_answers_at_once_is_passed_on_at_once() -> None:
+    bench = Bench()
+    session, channel = bench.add(2)
+    answer = udp(SERVER4, "10.7.0.2", (2, 1))
+    bench.tun.answers = [answer]
+    bench.send(session, udp("10.7.0.2", SERVER4, (1, 2)))
+    assert channel.packets == [answer]
 
 
 async def test_what_the_system_does_not_take_is_counted() -> None:

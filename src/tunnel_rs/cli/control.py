@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import click
 
-from tunnel_rs.cli import status_lines
+from tunnel_rs.cli import event_loop, status_lines
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
 from tunnel_rs.cli.programs import Choice, Program
 from tunnel_rs.cli.wording import printable
-from tunnel_rs.errors import ExitStatus
+from tunnel_rs.errors import ExitStatus, UsageError
+from tunnel_rs.values import SocketAddr
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,18 +42,30 @@ def chosen(function: F) -> Callable[..., Any]:
 
 
 @click.command()
+@click.option("--web", is_flag=True, help="Serve a page that shows it, until Ctrl-C.")
+@click.option(
+    "--web-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Port of the page on 127.0.0.1; default: any free one.",
+)
 @chosen
 @output_options(json=True)
-def status(console: Console, choice: Choice) -> ExitStatus:
+def status(console: Console, web: bool, web_port: int, choice: Choice) -> ExitStatus:
     """Show what the servers and clients of this user are doing.
 
-    Fails when none runs.
+    Fails when none runs. With --web it prints a URL for a browser on this machine; keep it to
+    yourself, as whoever has it can look.
 
     \b
     Examples:
       tunnel-rs status
       tunnel-rs status --json
+      tunnel-rs status --web
     """
+    if web:
+        return _serve_page(console, choice, SocketAddr("127.0.0.1", web_port))
     return _show(console, choice.find_all(os.environ), status_lines.lines)
 
 
@@ -167,6 +180,19 @@ def rm(console: Console, tunnel: str, choice: Choice) -> None:
     removed = answer.get("tunnel", {})
     addresses = ", ".join(removed.get("addresses", ()))
     _done(console, answer, f"tunnel {removed.get('tunnel')} on {addresses} was removed")
+
+
+def _serve_page(console: Console, choice: Choice, address: SocketAddr) -> ExitStatus:
+    # Imported here: it brings an HTTP server along.
+    from tunnel_rs.cli.status_page import serve_page
+
+    def ask() -> list[Mapping[str, Any]]:
+        return [program.status for program in choice.find_all(os.environ)]
+
+    ask()  # a socket that was named and is wrong is told at once
+    if console.writes_data:
+        raise UsageError("--web cannot be given beside --json")
+    return event_loop.run(serve_page(address, ask, console.data, console.report))
 
 
 def _show(

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "relay": "tunnel_rs.cli.relay:relay",
     "dns-server": "tunnel_rs.cli.dns_server:dns_server",
     "status": "tunnel_rs.cli.control:status",
+    "top": "tunnel_rs.cli.top:top",
     "ls": "tunnel_rs.cli.control:ls",
     "kill": "tunnel_rs.cli.control:kill",
     "reload": "tunnel_rs.cli.control:reload",

@@ -55,7 +55,8 @@ class Choice:
                 reason = getattr(error, "strerror", None) or error
                 raise LocalError(f"{self.socket}: no program answers there: {reason}") from None
         found = [_asked(path) for path in find(runtime_directory(environ), PATTERN)]
-        return [p for p in found if p is not None and self.pid in (None, p.pid)]
+        fitting = (p for p in found if p is not None and self.pid in (None, p.pid))
+        return sorted(fitting, key=lambda program: (program.role != "server", program.pid))
 
     def find_one(self, environ: Mapping[str, str], roles: Sequence[str]) -> Program:
         """The one program of one of `roles`. Raises LocalError when there is none, UsageError when

@@ -170,18 +170,23 @@ def client_command(
     endpoint_id: EndpointId, settings: ServerSettings, reach: EndpointSettings
 ) -> str:
     """A client's command for a source that this server allows."""
+    words = (
+        f"tunnel-rs client --server-node-id {endpoint_id}",
+        *reach_options(reach),
+        f"{sample_tunnel(settings)} --auth-token TOKEN",
+    )
+    return " ".join(words)
+
+
+def sample_tunnel(settings: ServerSettings) -> str:
+    """A client's options for a source that this server allows."""
     if settings.allowed_tcp:
         source = SourceUrl(Carried.TCP, HostPort(_sample(settings.allowed_tcp[0]), 22))
         target = HostPort("127.0.0.1", 2222)
     else:
         source = SourceUrl(Carried.UDP, HostPort(_sample(settings.allowed_udp[0]), 53))
         target = HostPort("127.0.0.1", 5353)
-    words = (
-        f"tunnel-rs client --server-node-id {endpoint_id}",
-        *reach_options(reach),
-        f"--source {source} --target {target} --auth-token TOKEN",
-    )
-    return " ".join(words)
+    return f"--source {source} --target {target}"
 
 
 def reach_options(reach: EndpointSettings) -> Iterator[str]:

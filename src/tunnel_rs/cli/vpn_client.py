@@ -61,7 +61,7 @@ async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
                 return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
 
             client = VpnClient(config.vpn, tun, host, connect, report)
-            endpoint.on_relay_up = client.retry_now
+            endpoint.on_change = client.retry_now
             async with answering("vpn-client", lambda: of_client(client), report):
                 return await run_client(endpoint, client, report)
         finally:

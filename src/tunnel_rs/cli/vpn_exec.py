@@ -60,7 +60,7 @@ async def _execute(config: VpnClientConfig, command: tuple[str, ...], report: Re
 
         settings = replace(config.vpn, routes=(), kill_switch=False)
         client = VpnClient(settings, tun, namespace, connect, report)
-        endpoint.on_relay_up = client.retry_now
+        endpoint.on_change = client.retry_now
         try:
             return await _until_the_command_ends(client, namespace, report)
         finally:

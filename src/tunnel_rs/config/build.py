@@ -119,9 +119,19 @@ def endpoint_settings(values: Values, key: Secret[bytes] | None) -> EndpointSett
         relays=reach.relays,
         public_relays=reach.public_relays,
         relay_only=reach.relay_only,
+        direct_only=values.get(schema.DIRECT_ONLY),
+        stun_servers=values.get(schema.STUN_SERVERS),
+        port_mapping=_may_map_ports(values) and not reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
         transport=transport(values),
+    )
+
+
+def _may_map_ports(values: Values) -> bool:
+    """Only where there is the option: a VPN's packets to the router would go into the VPN."""
+    return schema.PORT_MAPPING in schema.options_for(values.role) and values.get(
+        schema.PORT_MAPPING
     )
 
 

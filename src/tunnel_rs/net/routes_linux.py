@@ -204,7 +204,7 @@ class LinuxNetwork:
     async def set_forwarding(self, device: str, config: ForwardingConfig) -> None:
         if config.ipv4:
             self._sysctls.set("net/ipv4/ip_forward", "1")
-        if config.ipv6:
+        if config.ipv6 and self._sysctls.get("net/ipv6/conf/all/forwarding") != "1":
             self._sysctls.keep_router_advertisements()
             self._sysctls.set("net/ipv6/conf/all/forwarding", "1")
         rules = server_rules(Forwarding(device, config.isolate, config.masquerade))

@@ -8,6 +8,7 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Self
 
 from aioquic import tls
 from aioquic._buffer import Buffer
@@ -174,6 +175,7 @@ class Engine(PathMoves):
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
+        self._silence_timeout = settings.silence_timeout
         self._path_is_down = False
         self._heard_at: float | None = None
         self._key_used_from = 0
@@ -200,7 +202,7 @@ class Engine(PathMoves):
         now: float,
         largest_datagram: LargestDatagram = _smallest,
         traversal: Traversal | None = None,
-    ) -> "Engine":
+    ) -> Self:
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
         identity.configure(configuration, peer=peer)
@@ -229,7 +231,7 @@ class Engine(PathMoves):
         retry_source_connection_id: bytes | None = None,
         largest_datagram: LargestDatagram = _smallest,
         traversal: Traversal | None = None,
-    ) -> "Engine":
+    ) -> Self:
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
         identity.configure(configuration, peer=None)
@@ -382,6 +384,10 @@ class Engine(PathMoves):
         that only the idle timeout ends the connection."""
         self._path_is_down = True
 
+    def tolerate_silence(self) -> None:
+        """From now on only the idle timeout ends the connection: the caller sees to silence."""
+        self._silence_timeout = None
+
     def ask(self, now: float) -> None:
         """Make sure that the peer is there: it is asked at once, whatever timers were set. Call it
         too when a path that was lost works again."""
@@ -410,8 +416,7 @@ class Engine(PathMoves):
                 return
             datagram = bytes(train[start : start + segment_size])
             if self.is_stateless_reset(datagram):
-                self.was_closed_by_peer = True
-                self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
+                self._was_reset(datagram, now)
                 return
             self.receive_datagram(datagram, address, now)
         if self._candidates and self._state is not QuicConnectionState.FIRSTFLIGHT:
@@ -434,6 +439,10 @@ class Engine(PathMoves):
         if self._peer_cid.stateless_reset_token:
             tokens.append(self._peer_cid.stateless_reset_token)
         return any(hmac.compare_digest(datagram[-16:], token) for token in tokens)
+
+    def _was_reset(self, datagram: bytes, now: float) -> None:
+        self.was_closed_by_peer = True
+        self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
 
     def _terminate(self, code: int, reason: str) -> None:
         """End at once, without a word to the peer."""
@@ -580,10 +589,9 @@ class Engine(PathMoves):
     @property
     def _silence_ends(self) -> float | None:
         """When a peer that answers nothing is given up."""
-        silence = self._settings.silence_timeout
-        if silence is None or self._silent_since is None or self._path_is_down:
+        if self._silence_timeout is None or self._silent_since is None or self._path_is_down:
             return None
-        return self._silent_since + silence
+        return self._silent_since + self._silence_timeout
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
@@ -593,9 +601,9 @@ class Engine(PathMoves):
             super().handle_timer(now)
             return
         if (ends := self._silence_ends) is not None and now >= ends:
-            silence = self._settings.silence_timeout
             self.timed_out = True
-            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
+            silence = now - (self._silent_since or now)
+            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:.0f} s")
             return
         super().handle_timer(now)
         self.timed_out = self.is_terminated

@@ -51,6 +51,13 @@ class MultipathEngine(PathFrames):
         self._round = 0
         self._to_open: dict[Address, float] = {}
         self._direct_changed = True
+        self._knows_peer = self._is_client
+        """A client has dialled a key. A server tells strangers nothing of its addresses, and sends
+        nothing to those they name, until the application knows them."""
+
+    def open_window(self) -> None:
+        super().open_window()
+        self._knows_peer = True
 
     @property
     def has_nat_traversal(self) -> bool:
@@ -197,7 +204,7 @@ class MultipathEngine(PathFrames):
 
     @property
     def _may_tell(self) -> bool:
-        return self._has_paths and self._data_path.drain_at is None
+        return self._has_paths and self._knows_peer and self._data_path.drain_at is None
 
     def _probe_trains(self, now: float) -> list[Train]:
         rounds = self._client_rounds or self._server_rounds
@@ -235,6 +242,14 @@ class MultipathEngine(PathFrames):
     def _open_or_wait(self, address: Address, now: float) -> None:
         if self.open_path(address, now) is None and len(self._to_open) < _MAX_OPENINGS:
             self._to_open[address] = now + OPENING_TIME
+
+    def _lost_all(self, now: float) -> None:
+        """Both sides may have left different paths at the same time: begin again where it once
+        worked."""
+        if self._is_client:
+            for path in list(self._live):
+                if path.network_paths[0].is_validated:
+                    self._open_or_wait(path.address, now)
 
     def _received_on(self, path: Path, now: float) -> None:
         super()._received_on(path, now)

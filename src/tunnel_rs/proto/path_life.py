@@ -9,7 +9,13 @@ from aioquic.quic.connection import QuicNetworkPath
 from aioquic.quic.rangeset import RangeSet
 
 from tunnel_rs.proto.engine import Address
-from tunnel_rs.proto.multipath_frames import FrameType, NewConnectionId, PathError, encode_numbers
+from tunnel_rs.proto.multipath_frames import (
+    RESET_TOKEN_SIZE,
+    FrameType,
+    NewConnectionId,
+    PathError,
+    encode_numbers,
+)
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_output import PathOutput
 from tunnel_rs.proto.path_state import (
@@ -248,6 +254,7 @@ class PathLife(PathOutput):
         if best.recovery is not None:
             best.recovery.forgive()
         best.pings.append(0)  # is it as alive as we think?
+        self._data_path_changed = True
         self._events.append(DataPathChanged(best.id, best.address))
         self._paths_changed()
 
@@ -257,6 +264,7 @@ class PathLife(PathOutput):
             self._enter(self._data_path)
 
     _is_receiving = False
+    _data_path_changed = False
 
     # Abandoning
 
@@ -299,9 +307,13 @@ class PathLife(PathOutput):
         if self._data_path is path:
             grace = max(2 * _GRACE_RTT, self._longest_pto())
             self._no_path_at = now + _GRACE_PTOS * grace
+            self._lost_all(now)
         elif self._data_path.recovery is not None:
             self._data_path.recovery.forgive()
             self._data_path.pings.append(0)
+
+    def _lost_all(self, now: float) -> None:
+        """No path is left; a client may open another for some time."""
 
     def _longest_pto(self) -> float:
         return max(path.recovery.get_probe_timeout() for path in self._live if path.recovery)
@@ -380,6 +392,16 @@ class PathLife(PathOutput):
                 if token:
                     tokens.append(token)
         return tokens
+
+    def _was_reset(self, datagram: bytes, now: float) -> None:
+        """A peer that has forgotten one path (our word of that was lost, or its) has not forgotten
+        the connection, as long as data goes on another."""
+        for path in self._live:
+            held = self._peer_id(path) if path.is_open and path is not self._data_path else None
+            if held is not None and held.stateless_reset_token == datagram[-RESET_TOKEN_SIZE:]:
+                self._abandon(path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
+                return
+        super()._was_reset(datagram, now)
 
     # As without multipath
 

@@ -242,14 +242,15 @@ class PathOutput(PathContext):
 
     def _speaks_at(self, path: Path) -> float | None:
         """When a path that carries no data has something to send: 0.0 when that is now."""
-        used = path.network_paths[0]
         probing = self._probe_pending if path is self._path else path.context["_probe_pending"]
-        if used.remote_challenges or path.pings or probing:
+        if probing or path.pings or path.network_paths[0].remote_challenges:
             return 0.0
         space = path.space
         assert space is not None
-        times = [at for at in (space.ack_at, path.challenge_at) if at is not None]
-        return min(times, default=None)
+        ack, challenge = space.ack_at, path.challenge_at
+        if ack is None or challenge is None:
+            return ack if challenge is None else challenge
+        return min(ack, challenge)
 
     def _schedule_ack(self, now: float) -> None:
         """Acknowledge at once what should not wait; the fast path knows."""
@@ -320,7 +321,7 @@ class PathOutput(PathContext):
         """Control frames and acknowledgements on an abandoned path, when nothing else is left."""
         space = self._spaces[_ONE_RTT]
         acks = space.ack_at is not None and space.ack_at <= now
-        if not (self._queue or acks) or self._peer_id(path) is None:
+        if not (self._queue or acks or self._owes_drained_acks()) or self._peer_id(path) is None:
             return []
         builder = self._builder(DATAGRAM_SIZE)
         try:

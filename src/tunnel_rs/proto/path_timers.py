@@ -21,6 +21,7 @@ gives its relay paths."""
 FAILOVER_PTOS = 3
 """Probe timeouts in a row after which data leaves its path, if another path is alive."""
 
+_NEVER = float("inf")
 _LOOK_AGAIN = 5.0
 _DOUBT = 0.020
 _MAX_DOUBT = 0.100
@@ -53,6 +54,9 @@ class PathTimers(PathLife):
         self._enter(data)
         if data.drain_at is not None:
             return trains + self._last_words(data, now)
+        if self._data_path_changed:
+            self._data_path_changed = False
+            self._outgoing.fit(self._datagram_room)
         trains += self._validation_trains(data, now)
         trains += super().trains(now)
         return trains
@@ -81,26 +85,32 @@ class PathTimers(PathLife):
                 timer = at
         for path in self._live:
             at = self._path_timer(path)
-            if at is not None and at < timer:
+            if at < timer:
                 timer = at
         return timer
 
-    def _path_timer(self, path: Path) -> float | None:
+    def _path_timer(self, path: Path) -> float:
         """When something is due on `path`, beside what the engine times for the data path."""
+        space = path.space
+        assert space is not None
         if path.drain_at is not None:
-            owed = path.space.ack_at if path.space is not None else None
             # The data path is kept beyond its time while there is no other.
-            ends = path.drain_at if path is not self._data_path else None
-            return min((at for at in (owed, ends) if at is not None), default=None)
-        times = [path.keep_alive_at, path.idle_at, path.revert_at]
+            due = path.drain_at if path is not self._data_path else _NEVER
+            return due if space.ack_at is None else min(due, space.ack_at)
+        due = _NEVER
+        for at in (path.keep_alive_at, path.idle_at, path.revert_at):
+            if at is not None and at < due:
+                due = at
         if path is self._data_path:
-            if self._may_send(path):
-                times.append(path.challenge_at)
-        elif path.network_paths:
-            if self._may_send(path):
-                times.append(self._speaks_at(path))
-            times.append(self._loss_timer(path))
-        return min((at for at in times if at is not None), default=None)
+            speaks = path.challenge_at
+        else:
+            speaks = self._speaks_at(path)
+            if space.ack_eliciting_in_flight or space.loss_time is not None:
+                loss = self._loss_timer(path)
+                due = due if loss is None else min(due, loss)
+        if speaks is not None and speaks < due and self._may_send(path):
+            due = speaks
+        return due
 
     def _loss_timer(self, path: Path) -> float | None:
         recovery = path.recovery

@@ -342,6 +342,7 @@ class VpnClient:
         for header, packet in packets:
             if not write(header, packet):
                 self.traffic.dropped["refused by the system"] += 1
+        self._tun.read_now()
 
     def _device_lost(self, error: OSError) -> None:
         if not self._lost.done():

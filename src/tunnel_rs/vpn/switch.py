@@ -145,6 +145,7 @@ class Switch:
         dropped = session.traffic.dropped
 
         def receive(packets: list[Offloaded]) -> None:
+            for_others: dict[Session, list[Offloaded]] = {}
             for item in packets:
                 ends = endpoints(item[1])
                 if ends is None:
@@ -157,20 +158,24 @@ class Switch:
                     if why is not None:
                         dropped[why] += 1
                         continue
-                why = self._pass_on(session, destination, item)
+                other = self._sessions.get(destination)
+                if other is None or other is session:
+                    why = self._pass_on(destination, item)
+                elif self._settings.client_isolation:
+                    why = "isolated"
+                else:
+                    for_others.setdefault(other, []).append(item)
+                    continue
                 if why is not None:
                     dropped[why] += 1
+            for other, items in for_others.items():
+                self._deliver(other, items)
+            self._tun.read_now()
 
         return receive
 
-    def _pass_on(self, session: Session, destination: bytes, item: Offloaded) -> str | None:
-        """Why the packet was dropped, if it was."""
-        other = self._sessions.get(destination)
-        if other is not None and other is not session:
-            if self._settings.client_isolation:
-                return "isolated"
-            self._deliver(other, [item])
-            return None
+    def _pass_on(self, destination: bytes, item: Offloaded) -> str | None:
+        """Hand a packet to the system; why it was dropped, if it was."""
         if is_multicast(destination):
             return "multicast"
         if len(destination) == 16 and self._nat64 is not None and is_ours(destination):

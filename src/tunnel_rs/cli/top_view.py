@@ -1,0 +1,154 @@
+"""The picture that `tunnel-rs top` draws, from what the programs tell of themselves.
+
+Everything is put in as `Text`, which takes no markup: parts of it were chosen by peers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from tunnel_rs.cli.status_lines import errors_line, rate, size, span
+from tunnel_rs.cli.wording import printable
+
+Answer = Mapping[str, Any]
+
+MAX_SESSIONS = 30
+"""Of each program; the busiest since they began."""
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_PLOT = 60
+"""Seconds that are drawn."""
+
+_STATE_STYLES = {"ready": "green", "stopping": "red"}
+
+
+def view(programs: Sequence[Answer]) -> RenderableType:
+    """All programs, one below the other."""
+    if not programs:
+        return Text("no server or client of this user is running", style="yellow")
+    return Group(*(part for program in programs for part in _program(program)))
+
+
+def _program(answer: Answer) -> Iterator[RenderableType]:
+    state = str(answer.get("state"))
+    title = _text(f"{answer.get('program')} {answer.get('role')} {answer.get('pid')}", "bold")
+    title.append_text(_text(f"  {state}", _STATE_STYLES.get(state, "yellow")))
+    if answer.get("reason"):
+        title.append_text(_text(f" ({answer['reason']})"))
+    yield Rule(title, align="left", style="bright_black")
+    yield _facts(answer)
+    yield from _plots(answer)
+    if answer.get("tunnels"):
+        yield _tunnels(answer)
+    if answer.get("peers"):
+        yield _peers(answer)
+        if sessions := _sessions(answer):
+            yield sessions
+    if errors := errors_line(answer):
+        yield _text(errors, "yellow")
+
+
+def _facts(answer: Answer) -> Text:
+    return _text(
+        f"up {span(answer.get('seconds'))}   "
+        f"sessions {answer.get('sessions_open')} of {answer.get('sessions_begun')}   "
+        f"sent {size(answer.get('sent'))}   received {size(answer.get('received'))}"
+    )
+
+
+def _plots(answer: Answer) -> Iterator[Text]:
+    history = [pair for pair in answer.get("history", ()) if len(pair) == 2][-_PLOT:]
+    for index, name in enumerate(("sent", "received")):
+        now = answer.get(("send_rate", "receive_rate")[index])
+        bars = sparkline([pair[index] for pair in history])
+        yield _text(f"{name:>8} {bars:>{_PLOT}} {rate(now)}", ("green", "blue")[index])
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A character for each value, as high as it is beside the largest."""
+    top = max(values, default=0)
+    if top <= 0:
+        return _BARS[1] * len(values)
+    steps = len(_BARS) - 2
+    return "".join(_BARS[1 + round(steps * max(value, 0) / top)] for value in values)
+
+
+def _peers(answer: Answer) -> Table:
+    server = answer.get("role") == "server"
+    columns = ["client" if server else "server", "for", "path", "round trip"]
+    table = _table(columns, ["sent", "now", "received", "now"])
+    for peer in answer["peers"]:
+        name = peer.get("name")
+        short = str(peer.get("peer"))[:10]
+        paths = [path for path in peer.get("paths", ()) if path.get("active")]
+        table.add_row(
+            _text(f"{short} {name}" if name else short),
+            _text(span(peer.get("seconds"))),
+            _text("\n".join(f"{path.get('address')} {path.get('kind')}" for path in paths)),
+            _text("\n".join(_trip(path.get("rtt")) for path in paths)),
+            _text(size(peer.get("sent"))),
+            _text(rate(peer.get("send_rate"))),
+            _text(size(peer.get("received"))),
+            _text(rate(peer.get("receive_rate"))),
+        )
+    return table
+
+
+def _trip(rtt: object) -> str:
+    return f"{1000 * rtt:.1f} ms" if isinstance(rtt, int | float) else "-"
+
+
+def _sessions(answer: Answer) -> Table | None:
+    found = [
+        (peer.get("name") or str(peer.get("peer"))[:10], session)
+        for peer in answer["peers"]
+        for session in peer.get("sessions", ())
+    ]
+    if not found:
+        return None
+    found.sort(key=lambda pair: -(pair[1].get("sent", 0) + pair[1].get("received", 0)))
+    table = _table(["session", "of", "source", "target", "for"], ["sent", "received"])
+    for who, session in found[:MAX_SESSIONS]:
+        table.add_row(
+            _text(str(session.get("session"))),
+            _text(str(who)),
+            _text(str(session.get("source"))),
+            _text(str(session.get("target") or "-")),
+            _text(span(session.get("seconds"))),
+            _text(size(session.get("sent"))),
+            _text(size(session.get("received"))),
+        )
+    if more := len(found) - MAX_SESSIONS:
+        if more > 0:
+            table.caption = f"and {more} more"
+    return table
+
+
+def _tunnels(answer: Answer) -> Table:
+    table = _table(["tunnel", "listens on", "leads to"], [])
+    for tunnel in answer["tunnels"]:
+        table.add_row(
+            _text(str(tunnel.get("tunnel"))),
+            _text(", ".join(tunnel.get("addresses", ()))),
+            _text(str(tunnel.get("source") or "SOCKS5 proxy")),
+        )
+    return table
+
+
+def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
+    for name in words:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    lines = "\n".join(map(printable, text.split("\n")))
+    return Text(lines, style=style)
