@@ -14,10 +14,10 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix vpnlab soak rust man lock clean
+.PHONY: help demo test check lint format bench natmatrix vpnlab soak multipath-soak iroh-versions rust man packages deploy audit lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/runtime.stamp ## show a real tunnel at work, on this machine only
 	$(BIN)/tunnel-rs demo $(ARGS)
@@ -51,11 +51,29 @@ vpnlab: $(VENV)/development.stamp ## the VPN with ten clients, and without netwo
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)
 
+multipath-soak: $(VENV)/development.stamp ## 100,000 random connections over several paths
+	$(BIN)/python tools/multipath_soak.py $(ARGS)
+
+iroh-versions: $(VENV)/development.stamp ## the tests with real iroh, for other versions of it
+	PYTHON=$(BIN)/python tools/iroh_versions.sh $(ARGS)
+
 rust: $(VENV)/development.stamp ## run the interop suites against the real iroh servers (needs cargo)
 	PYTHON=$(BIN)/python tests/interop/rust_servers.sh
 
 man: $(VENV)/development.stamp ## write the manual pages anew from the commands
 	$(BIN)/python tools/man_pages.py
+
+packages: $(VENV)/development.stamp ## install the wheel by pip, pipx and uv, with every Python here
+	$(BIN)/python tools/packages.py $(ARGS)
+
+deploy: $(VENV)/development.stamp ## check chart, manifests and workflows with tools that go fetches
+	tools/check_deploy.sh
+
+audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in the repository
+	$(PIP) install pip-audit detect-secrets
+	$(BIN)/pip-audit --require-hashes --disable-pip --strict --requirement constraints.txt
+	git ls-files -z | grep -zvE '^(tests|bench)/' | xargs -0 $(BIN)/detect-secrets-hook \
+	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv

@@ -1,12 +1,13 @@
 """The figures of the speed issue, with target and verdict: `python bench/figures.py`.
 
     [--runs 5] [--seconds 4] [--gigabytes 10] [--lines "a; b"] [--quick]
-    [--write docs/PERFORMANCE.md] [--from bench/results/figures-....json]
+    [--write docs/PERFORMANCE.md] [--from bench/results/figures-....json ...]
 
 A run measures every line once, so that ratios are made of neighbours in time; of all runs the
 median counts. Writes JSON to bench/results/ and prints Markdown; `--write` puts that into a page
-between its marks, `--from` takes an earlier run's instead of measuring. Takes about 45 minutes, on
-a machine that does nothing else. The status is 1 when a figure was missed or a line failed.
+between its marks, `--from` takes what earlier runs have saved instead of measuring: all lines take
+about 45 minutes of a machine that does nothing else, and may be measured a few at a time, each with
+the lines it is compared to. The status is 1 when a figure was missed or a line failed.
 """
 
 import argparse
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import compared, goals, report, traffic
 from bench.compared import Compared
-from bench.forward import GB, bulk, sides
+from bench.forward import GB, Bulk, bulk, sides
 from bench.goals import Measured, Verdict
 from bench.lines import HERE, Line, ours
 from bench.processes import BenchError, Program, python
@@ -198,22 +199,49 @@ def _has(results: Results, name: str) -> bool:
 
 def main() -> int:
     given = _arguments()
-    if given.source is not None:
-        text = json.loads(given.source.read_text())["figures"]["page"]
-        failed = False
+    if given.source:
+        results, extent = together(given.source)
     else:
         extent = _extent(given)
         results = _measured(given.lines, extent)
-        verdicts = judged(results)
-        text = page(results, verdicts, extent)
+    verdicts = judged(results)
+    text = page(results, verdicts, extent)
+    if len(given.source) != 1:
         saved = {**asdict(results), "verdicts": [asdict(each) for each in verdicts], "page": text}
         path = report.save("figures", {"extent": asdict(extent), **saved})
         tell(f"saved {path}")
-        failed = bool(results.problems) or any(each.met is False for each in verdicts)
+    failed = bool(results.problems) or any(each.met is False for each in verdicts)
     print(text)
     if given.write is not None:
         given.write.write_text(goals.filled(given.write.read_text(), text))
     return 1 if failed else 0
+
+
+def together(files: Sequence[Path]) -> tuple[Results, Extent]:
+    """What several runs have saved, as one; the extent of the last."""
+    results = Results()
+    for file in files:
+        saved = json.loads(file.read_text())["figures"]
+        results.runs += [
+            {name: restored(line) for name, line in run.items()} for run in saved["runs"]
+        ]
+        results.problems |= saved["problems"]
+        results.memory = saved["memory"] or results.memory
+        results.udp += saved["udp"]
+    runs = max(sum(name in run for run in results.runs) for name in compared.ALL)
+    return results, Extent(**{**saved["extent"], "runs": runs})
+
+
+def restored(line: Mapping[str, Any]) -> Measured:
+    """Back from JSON."""
+    bulks = {
+        name: Bulk(**line[name])
+        for name in ("up", "down", "many_up", "many_down")
+        if line[name] is not None
+    }
+    trips = line["round_trip"]
+    times = None if trips is None else traffic.Times(**trips)
+    return Measured(intact=line["intact"], round_trip=times, **bulks)
 
 
 def _measured(names: Sequence[str], extent: Extent) -> Results:
@@ -254,7 +282,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lines", default=names, help=f"some of: {names.replace('%', '%%')}")
     parser.add_argument("--quick", action="store_true", help="one short run, to see that all works")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="fill in its marked place")
-    parser.add_argument("--from", type=Path, metavar="JSON", dest="source", help="do not measure")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        nargs="+",
+        default=[],
+        dest="source",
+        metavar="JSON",
+        help="do not measure",
+    )
     given = parser.parse_args()
     given.lines = [name.strip() for name in given.lines.split(";")]
     if unknown := [name for name in given.lines if name not in everything]:

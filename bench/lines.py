@@ -122,6 +122,26 @@ def ours(
             yield Line(port, (client.pid,), (server.program.pid,), programs)
 
 
+@contextmanager
+def ice(target: int) -> Iterator[Line]:
+    """`tunnel-rs-ice` in manual mode, over addresses of this machine: loopback when it has no other
+    (`unshare -n`), and only then comparable with the lines that go over 127.0.0.1."""
+    runner = ("-c", "from tunnel_rs.cli.ice import main; main()")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        offer, answer = folder / "offer", folder / "answer"
+        common = ("--no-stun", "--json", "--offer-file", offer, "--answer-file", answer)
+        allowed = ("--allowed-tcp", "127.0.0.0/8")
+        server = Program(python(*runner, "server", "manual", *common, *allowed), core=core(1))
+        stack.callback(server.stop)
+        tunnel = ("-s", f"tcp://127.0.0.1:{target}", "-t", "127.0.0.1:0")
+        client = Program(python(*runner, "client", "manual", *common, *tunnel), core=core(0))
+        stack.callback(client.stop)
+        port = listening(client)
+        client.wait_for('"tunnel_up"')
+        yield Line(port, (client.pid,), (server.pid,), (client, server))
+
+
 def listening(client: Program) -> int:
     """The next port that a client of ours says it listens on."""
     return int(json.loads(client.wait_for('"listening"'))["address"].rpartition(":")[2])
@@ -209,5 +229,6 @@ LINES: dict[str, Callable[[int], AbstractContextManager[Line]]] = {
     "asyncssh": asyncssh,
     "stock aioquic": stock_aioquic,
     "tunnel-rs": ours,
+    "tunnel-rs-ice": ice,
     "tunnel-rs, newreno": partial(ours, settings='congestion_controller = "newreno"'),
 }

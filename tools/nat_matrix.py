@@ -10,7 +10,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.netns.nat_lab import TURN_TCP, TURN_UDP, Nat, NatLab, missing, nat_lab
+from tests.netns.nat_lab import (
+    STUN6,
+    TURN_TCP,
+    TURN_UDP,
+    Nat,
+    NatLab,
+    Outcome,
+    missing,
+    nat_lab,
+)
 
 KINDS = (Nat.OPEN, Nat.FULL_CONE, Nat.RESTRICTED, Nat.SYMMETRIC)
 
@@ -42,6 +51,44 @@ def blocked(lab: NatLab) -> None:
         print(f"- client without UDP, {how}; server {theirs}: {outcome.kind}", flush=True)
 
 
+def other_cells(lab: NatLab) -> None:
+    """TURN on the other side, blocked UDP on both, IPv6 alone, many interfaces."""
+    for mine, theirs in ((Nat.RESTRICTED, Nat.SYMMETRIC), (Nat.SYMMETRIC, Nat.SYMMETRIC)):
+        lab.set_nat("A", mine)
+        lab.set_nat("B", theirs)
+        outcome = lab.tunnel(server=("--turn-server", TURN_UDP))
+        say(f"client {mine}, server {theirs}, TURN on the server's side", outcome)
+    for side in "AB":
+        lab.set_nat(side, Nat.NO_UDP)
+    turn = ("--turn-server", TURN_TCP)
+    say("no UDP on either side, TURN over TCP on both", lab.tunnel(client=turn, server=turn))
+    with lab.ipv6_only():
+        say("IPv6 only, behind firewalls", lab.tunnel(stun=STUN6))
+    for side in "AB":
+        lab.set_nat(side, Nat.RESTRICTED)
+    with lab.more_interfaces():
+        say("two more interfaces that lead nowhere, port-restricted", lab.tunnel())
+    print()
+
+
+def say(what: str, outcome: Outcome) -> None:
+    seconds = f", {outcome.seconds:.1f} s" if outcome.connected else ""
+    print(f"- {what}: {outcome.kind}{seconds}", flush=True)
+
+
+def originals(lab: NatLab) -> None:
+    """The emulated original on either side, in both modes."""
+    print("| original as | mode | same kind of place on both sides | works |")
+    print("|---" * 4 + "|", flush=True)
+    for mode, nat in product(("manual", "nostr"), (Nat.OPEN, Nat.RESTRICTED)):
+        for side in "AB":
+            lab.set_nat(side, nat)
+        for role in ("client", "server"):
+            session = lab.with_original_client if role == "client" else lab.with_original_server
+            print(f"| {role} | {mode} | {nat} | {'yes' if session(mode) else 'no'} |", flush=True)
+    print()
+
+
 def main() -> int:
     why = missing()
     if why:
@@ -54,6 +101,10 @@ def main() -> int:
         table(lab, ("--turn-server", TURN_UDP))
         print("UDP blocked on the client's side:\n")
         blocked(lab)
+        print("\nOther cells:\n")
+        other_cells(lab)
+        print("The emulated original as the other end:\n")
+        originals(lab)
     return 0
 
 

@@ -52,9 +52,33 @@ class RelayLost(Report):
 
 @dataclass(frozen=True, slots=True)
 class PathChanged(Report):
-    """Client side: the server is reached in another way than before, on the same connection."""
+    """What is sent to the peer goes another way than before, on the same connection: `direct
+    192.0.2.7:4444`, `relay https://...`. `rtt` is in seconds. `peer` is None on a client, which
+    has but one server."""
 
     way: str
+    rtt: float | None
+    before: str
+    peer: EndpointId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathSeen:
+    """One of the ways to a peer; `use` is `in use`, `spare` or `being tried`."""
+
+    way: str
+    use: str
+
+    def __str__(self) -> str:
+        return f"{self.way} ({self.use})"
+
+
+@dataclass(frozen=True, slots=True)
+class PathsSeen(Report):
+    """All ways to the peer there are now, when that has changed. `peer` as in `PathChanged`."""
+
+    paths: tuple[PathSeen, ...]
+    peer: EndpointId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,33 @@ SAMPLES: list[tuple[Report, Level, str, str]] = [
         '{"event":"relay_lost","relay":"https://relay.example/","reason":"no answer"}',
     ),
     (
-        reports.PathChanged("192.0.2.1:5 (LAN)"),
+        reports.PathChanged("direct 192.0.2.1:5", 0.012, "relay https://relay.example/"),
         Level.INFO,
-        "tunnel goes by 192.0.2.1:5 (LAN) now",
-        '{"event":"path_changed","way":"192.0.2.1:5 (LAN)"}',
+        "direct 192.0.2.1:5, 12 ms (was relay https://relay.example/)",
+        '{"event":"path_changed","way":"direct 192.0.2.1:5","rtt":0.012,"before":"relay',
+    ),
+    (
+        reports.PathChanged("relay https://relay.example/", None, "direct 192.0.2.1:5", PEER),
+        Level.INFO,
+        "client d75a980182: relay https://relay.example/ (was direct 192.0.2.1:5)",
+        '"rtt":null',
+    ),
+    (
+        reports.PathChanged("direct 192.0.2.1:5", 0.0004, "direct 192.0.2.1:6"),
+        Level.INFO,
+        "direct 192.0.2.1:5, 0.4 ms (was direct 192.0.2.1:6)",
+        '"event":"path_changed"',
+    ),
+    (
+        reports.PathsSeen(
+            (
+                reports.PathSeen("direct 192.0.2.1:5", "in use"),
+                reports.PathSeen("relay https://relay.example/", "spare"),
+            )
+        ),
+        Level.DETAIL,
+        "paths: direct 192.0.2.1:5 (in use), relay https://relay.example/ (spare)",
+        '"paths":["direct 192.0.2.1:5 (in use)","relay https://relay.example/ (spare)"]',
     ),
     (
         reports.ClientAuthenticated(PEER, "192.0.2.1:5"),

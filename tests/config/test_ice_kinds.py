@@ -1,6 +1,7 @@
 import pytest
 
-from tunnel_rs.config.ice_kinds import ENCRYPTION, NPUB, NSEC, RELAYS, STUN_SERVERS, TURN_SERVERS
+from tunnel_rs.config.ice_kinds import ENCRYPTION, NPUB, NSEC, RELAYS, TURN_SERVERS
+from tunnel_rs.config.kinds import STUN_SERVERS
 from tunnel_rs.proto.signalling import Encryption
 from tunnel_rs.values import HostPort
 

@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from tests.support.ice_scene import (
-    CLIENT_KEY,
-    SERVER_KEY,
     SESSION,
     Carrier,
     Reports,
@@ -19,13 +17,18 @@ from tests.support.ice_scene import (
     run_client,
     service,
 )
-from tests.support.nostr_relay import TestRelay, relay
-from tests.support.original import Bytes, Original
+from tests.support.nostr_relay import relay
+from tests.support.original import (
+    Bytes,
+    Original,
+    OriginalOnNostr,
+    echoes_tcp,
+    serve_as_the_original,
+)
 from tests.support.sockets import UdpTarget, connect, echo_server, read_exactly, send, until
 
 from tunnel_rs.ice.manual import ManualClient, serve_manual
 from tunnel_rs.ice.settings import ClientRequest
-from tunnel_rs.net.nostr import NostrRelays
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.resolver import SystemResolver
 from tunnel_rs.proto.ice_messages import (
@@ -38,20 +41,10 @@ from tunnel_rs.proto.ice_messages import (
     encode,
 )
 from tunnel_rs.proto.manual_text import BlockKind
-from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, Signal, auth_event
+from tunnel_rs.proto.nostr_events import EventType
 from tunnel_rs.values import SourceUrl
 
 NOW = 1_700_000_000
-
-
-async def echoes_tcp(connection: QuicConnection) -> None:
-    """The original's client on our server: marker byte, then the bytes."""
-    stream = await connection.open_stream()
-    received = Bytes(stream)
-    stream.write(b"\0hello")
-    await until(lambda: received.data == b"hello")
-    stream.write_eof()
-    await until(lambda: received.ended)
 
 
 @asynccontextmanager
@@ -101,15 +94,6 @@ async def test_a_target_that_refuses_just_ends_its_stream() -> None:
             assert not received.data
 
 
-async def serve_as_the_original(connection: QuicConnection, *, udp: bool) -> None:
-    """Echo; a TCP stream loses its first byte."""
-    while True:
-        stream = await connection.accept_stream()
-        received = Bytes(stream)
-        await until(lambda received=received: len(received.data) > 1)
-        stream.write(bytes(received.data if udp else received.data[1:]))
-
-
 @asynccontextmanager
 async def manual_server_of_the_original(source: str, *, udp: bool) -> AsyncIterator[int]:
     """The port of our client's listener."""
@@ -156,36 +140,9 @@ async def test_all_local_udp_peers_share_the_one_stream_its_server_serves() -> N
             assert await loop.sock_recv(sock, 100) == b"hello"
 
 
-class OriginalOnNostr:
-    """The original's end of a conversation; it understands plain text only."""
-
-    def __init__(self, served: TestRelay, *, is_server: bool) -> None:
-        key, peer = (SERVER_KEY, CLIENT_KEY) if is_server else (CLIENT_KEY, SERVER_KEY)
-        self._conversation = Conversation(key, peer.public_key, lambda n: bytes(n))
-        self._signals: asyncio.Queue[Signal] = asyncio.Queue()
-        self.relays = NostrRelays(
-            (served.url,),
-            self._conversation.filter,
-            lambda url, challenge: auth_event(key, url, challenge, NOW),
-            self._heard,
-            Reports(),
-        )
-
-    def _heard(self, event: Event) -> None:
-        signal = self._conversation.understand(event)
-        if signal is not None and not signal.encrypted:
-            self._signals.put_nowait(signal)
-
-    async def next(self) -> Signal:
-        return await self._signals.get()
-
-    def say(self, type: EventType, body: bytes) -> None:
-        self.relays.publish(self._conversation.event(type, body, NOW, encrypted=False))
-
-
 async def test_its_client_in_nostr_mode_reaches_tcp() -> None:
     async with echo_server() as target, relay() as one, nostr_server(one.url) as reports:
-        speaker = OriginalOnNostr(one, is_server=False)
+        speaker = OriginalOnNostr(one.url, is_server=False)
         original = Original(controlling=False, is_server=False)
         await original.ice.gather()
         async with speaker.relays as relays:
@@ -205,7 +162,7 @@ async def test_its_client_in_nostr_mode_reaches_tcp() -> None:
 @pytest.mark.parametrize("source", ["tcp://127.0.0.1:7"])
 async def test_our_client_falls_back_to_plain_text_for_its_server(source: str) -> None:
     async with relay() as one:
-        speaker = OriginalOnNostr(one, is_server=True)
+        speaker = OriginalOnNostr(one.url, is_server=True)
         original = Original(controlling=True, is_server=True)
 
         async def serve() -> None:

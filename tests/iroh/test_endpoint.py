@@ -75,7 +75,7 @@ async def test_a_server_is_dialled_by_a_given_address_and_both_know_each_other()
     assert link.peer == SERVER_ID
     assert accepted.peer == client.endpoint_id
     assert link.address == str(address)
-    assert link.engine._settings.silence_timeout == endpoint_module.SILENCE
+    assert link.engine._silence_timeout is None, "the keeper sees to silence"
     accepted.open_window()
     stream = await link.open_stream()
     stream.write(b"through")
@@ -427,7 +427,9 @@ async def test_a_connection_over_a_relay_moves_to_a_direct_path_that_is_found_la
                 late.appear()
                 await until(lambda: link.address == str(server.addresses[0]))
                 assert await echoed(link, server, b"through" * 10_000) == b"through" * 10_000
-                await until(lambda: PathChanged("found late") in reports)
+                moved = [each for each in reports if isinstance(each, PathChanged)]
+                assert [each.way for each in moved] == [f"direct {server.addresses[0]}"]
+                assert moved[0].before == f"relay {url_of(relay).text}"
 
 
 class LateAddress:
@@ -477,7 +479,7 @@ async def test_a_client_is_told_when_a_relay_is_back() -> None:
     async with relay_server() as relay:
         told = asyncio.Event()
         async with endpoint(over_relays(url_of(relay))) as client:
-            client.on_relay_up = told.set
+            client.on_change = told.set
             with pytest.raises(UnreachableError):
                 await client.connect(SERVER_ID, timeout=0.5)
             await asyncio.wait_for(told.wait(), 5)

@@ -8,6 +8,7 @@ from typing import Any, cast
 from tests.support.virtual_time import virtual_time
 
 from tunnel_rs.iroh.path_keeper import MAX_KNOWN, UPGRADE_EVERY, UPGRADE_TIME, PathKeeper
+from tunnel_rs.iroh.redial import Redial
 from tunnel_rs.iroh.ways import Cancel, OnFound
 from tunnel_rs.net.quic import QuicEndpoint
 from tunnel_rs.net.quic_connection import QuicConnection
@@ -28,6 +29,7 @@ class Engine:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.path_is_down = self.is_closing = False
+        self.is_multipath = self.has_nat_traversal = False
         self.silent_since: float | None = None
         self.stopped = 0
 
@@ -38,11 +40,26 @@ class Engine:
         self.stopped += 1
 
 
+class FakeRedial:
+    """Whether a handshake is tried beside the connection."""
+
+    def __init__(self) -> None:
+        self.is_running = False
+
+    def start(self) -> None:
+        self.is_running = True
+
+    def cancel(self) -> None:
+        self.is_running = False
+
+
 class Scene:
     """A connection, an endpoint that notes what is asked, and ways that find `finds`."""
 
-    def __init__(self, address: Address, *known: Address) -> None:
+    def __init__(self, address: Address, *known: Address, direct_only: bool = False) -> None:
         self.engine = Engine(address)
+        self.redial = FakeRedial()
+        self.path_changes = 0
         self.asked: list[tuple[float, Address]] = []
         self.flushes = 0
         self.can_ask = True
@@ -55,8 +72,14 @@ class Scene:
             PEER,
             [self],
             self.reports.append,
-            {each: f"known {each}" for each in known},
+            known,
+            cast(Redial, self.redial),
+            direct_only=direct_only,
+            on_path=self._path_changed,
         )
+
+    def _path_changed(self) -> None:
+        self.path_changes += 1
 
     # The endpoint
     def probe(self, connection: Any, address: Address) -> bool:
@@ -67,6 +90,9 @@ class Scene:
 
     # The connection
     address = "https://a.example/"
+
+    def text_of(self, address: Address) -> str:
+        return f"text of {address}"
 
     def schedule_flush(self) -> None:
         self.flushes += 1
@@ -94,13 +120,17 @@ def now() -> float:
 
 
 def in_scene(
-    test: Callable[[Scene], Any], address: Address, *known: Address, finds: Sequence[Address] = ()
+    test: Callable[[Scene], Any],
+    address: Address,
+    *known: Address,
+    finds: Sequence[Address] = (),
+    direct_only: bool = False,
 ) -> None:
     """Run `test` with a keeper that has been started, on virtual time."""
 
     @virtual_time
     async def run() -> None:
-        scene = Scene(address, *known)
+        scene = Scene(address, *known, direct_only=direct_only)
         scene.finds.extend(finds)
         scene.keeper.start()
         try:
@@ -182,7 +212,9 @@ def test_a_move_is_told_and_ends_the_search() -> None:
         await asyncio.sleep(1)
         scene.engine.address, scene.engine.path_is_down = FAR, False
         await asyncio.sleep(1)
-        assert scene.reports == [PathChanged(f"known {FAR}")]
+        before, after = f"direct text of {LAN}", f"direct text of {FAR}"
+        assert scene.reports == [PathChanged(after, None, before)]
+        assert scene.path_changes == 1
         assert scene.searches == scene.cancelled == 1
 
     in_scene(test, LAN, FAR)
@@ -252,3 +284,69 @@ def test_with_the_connection_the_watch_ends() -> None:
         assert not scene.keeper.is_running
 
     in_scene(test, HOME, FAR)
+
+
+def test_of_several_paths_a_change_is_not_told_twice() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.is_multipath = True
+        scene.engine.address = FAR
+        await asyncio.sleep(1)
+        assert scene.reports == []
+        assert scene.path_changes == 1
+
+    in_scene(test, LAN)
+
+
+def test_where_the_engine_punches_holes_nothing_else_is_tried_from_a_relay() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.has_nat_traversal = True
+        asked = len(scene.asked)
+        await asyncio.sleep(100)
+        assert len(scene.asked) == asked
+
+    in_scene(test, HOME, LAN)
+
+
+def test_a_server_silent_for_long_is_dialled_anew_until_it_is_heard() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.silent_since = now()
+        await asyncio.sleep(9)
+        assert not scene.redial.is_running
+        await asyncio.sleep(2)
+        assert scene.redial.is_running
+        scene.engine.silent_since = None
+        await asyncio.sleep(1)
+        assert not scene.redial.is_running
+
+    in_scene(test, LAN)
+
+
+def test_while_our_own_network_is_away_the_server_is_not_blamed() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.silent_since = now()
+        scene.engine.path_is_down = True
+        await asyncio.sleep(60)
+        assert not scene.redial.is_running
+
+    in_scene(test, HOME)
+
+
+def test_with_direct_only_no_relay_is_gone_to() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.silent_since = now()
+        await asyncio.sleep(20)
+        assert scene.took() == {FAR}
+
+    in_scene(test, LAN, FAR, HOME, direct_only=True)
+
+
+def test_when_the_network_changes_the_search_begins_anew() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.silent_since = now()
+        await asyncio.sleep(5.9)
+        searches = scene.searches
+        scene.keeper.network_changed()
+        await asyncio.sleep(0.6)
+        assert scene.searches == searches + 1
+
+    in_scene(test, LAN, FAR)

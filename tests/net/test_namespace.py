@@ -66,7 +66,7 @@ async def test_addresses_and_routes_are_sent_and_then_the_command_runs_once(
 ) -> None:
     agent = Agent(monkeypatch)
     namespace = await opened(agent)
-    await namespace.clean(client=True)
+    await namespace.clean("tunnel0", client=True)
     await namespace.set_device("tunnel0", DEVICE)
     message = await told(lambda: agent.answer(None), namespace.set_routes("tunnel0", ROUTES))
     assert message["device"] == {

@@ -1,13 +1,15 @@
 import asyncio
 import os
+import select
 import stat
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from tunnel_rs.errors import LocalError, ProtocolError
-from tunnel_rs.net.paste import MAX_INPUT, read_block, write_block
+from tunnel_rs.net.paste import MAX_INPUT, drop_typed, read_block, write_block
 from tunnel_rs.proto.manual_text import BlockKind, encode_block
 
 BODY = b'{"a":1}'
@@ -101,3 +103,25 @@ def test_a_written_file_is_whole_and_private(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="cannot be written"):
         write_block(tmp_path / "no" / "answer", BLOCK)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_what_a_terminal_still_holds_is_dropped() -> None:
+    import pty
+
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, b"regards\n")
+    select.select([terminal], [], [], 5)
+    drop_typed(terminal)
+    assert select.select([terminal], [], [], 0)[0] == []
+    os.close(keyboard)
+    os.close(terminal)
+
+
+def test_where_there_is_no_terminal_nothing_is_dropped() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"kept")
+    drop_typed(reader)
+    assert os.read(reader, 10) == b"kept"
+    os.close(reader)
+    os.close(writer)

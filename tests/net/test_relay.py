@@ -94,6 +94,19 @@ async def test_a_client_comes_back_after_the_relay_restarted() -> None:
                 assert client.is_up
 
 
+async def test_a_connection_that_is_up_is_asked_when_the_network_changes() -> None:
+    async with relay_server() as server, relay_client(url_of(server), 1) as (client, _):
+        await client.wait_up()
+        await until(lambda: client.round_trip is not None)
+        assert client._connection is not None
+        ping = client._connection._ping
+        assert ping is not None
+        before = ping._sent_at
+        client.retry_now()
+        await until(lambda: ping._sent_at > before and ping._outstanding is None)
+        assert client.is_up
+
+
 async def test_the_round_trip_is_measured() -> None:
     async with relay_server() as server, relay_client(url_of(server), 1) as (client, _):
         await client.wait_up()

@@ -96,7 +96,7 @@ async def test_a_kill_switch_is_refused() -> None:
 
 async def test_resolvers_of_a_killed_client_are_removed() -> None:
     run = FakeRun()
-    await DarwinNetwork(run=run).clean(client=False)
+    await DarwinNetwork(run=run).clean(None, client=False)
     assert run.calls == []
-    await DarwinNetwork(run=run).clean(client=True)
+    await DarwinNetwork(run=run).clean(None, client=True)
     assert run.calls[0][1].startswith("remove ")

@@ -94,6 +94,20 @@ async def test_a_default_route_that_a_router_announces_outlives_forwarding(tmp_p
     assert [settings.get(name) for name in names] == ["1", "1", "0"]
 
 
+async def test_where_the_kernel_forwards_already_nothing_is_set(tmp_path: Path) -> None:
+    settings = sysctls(
+        tmp_path,
+        net__ipv4__ip_forward="1",
+        net__ipv6__conf__all__forwarding="1",
+        net__ipv6__conf__eth0__accept_ra="1",
+    )
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.chmod(0o400)
+    await LinuxNetwork(run=FakeRun(), sysctls=settings).set_forwarding("vpn0", FORWARDING)
+    assert settings.get("net/ipv6/conf/eth0/accept_ra") == "1"
+
+
 async def test_forwarding_stays_on_for_another_server(tmp_path: Path) -> None:
     settings = sysctls(tmp_path, net__ipv4__ip_forward="0", net__ipv6__conf__all__forwarding="0")
     run = FakeRun({"nft list": "table inet tunnel_rs_vpn_of_lo\n"})
@@ -118,13 +132,23 @@ TABLES = "table inet filter\ntable inet tunnel_rs_vpn_client\ntable inet tunnel_
 
 async def test_tables_of_killed_servers_are_removed_and_others_are_not() -> None:
     run = FakeRun({"nft list": TABLES})
-    await LinuxNetwork(run=run).clean(client=False)
+    await LinuxNetwork(run=run).clean(None, client=False)
     removed = [text for command, text in run.calls if command[1] == "-f"]
     assert len(removed) == 1 and "tunnel_rs_vpn_of_gone7" in removed[0]
 
 
+async def test_the_table_of_an_earlier_device_of_our_name_is_removed() -> None:
+    run = FakeRun({"nft list": TABLES})
+    await LinuxNetwork(run=run).clean("lo", client=False)
+    removed = [text for command, text in run.calls if command[1] == "-f"]
+    assert [name for text in removed for name in ("gone7", "of_lo") if name in text] == [
+        "gone7",
+        "of_lo",
+    ]
+
+
 async def test_without_nft_there_are_no_tables_to_remove() -> None:
-    await LinuxNetwork(run=FakeRun(failing=["nft"])).clean(client=False)
+    await LinuxNetwork(run=FakeRun(failing=["nft"])).clean(None, client=False)
 
 
 async def test_without_pyroute2_it_is_said_what_to_install(

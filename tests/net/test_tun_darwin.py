@@ -60,6 +60,17 @@ async def test_while_paused_nothing_is_delivered() -> None:
     bench.close()
 
 
+async def test_what_has_come_can_be_read_without_waiting() -> None:
+    bench = Bench()
+    bench.tun.read_now()
+    bench.start()
+    bench.system.send(b"\0\0\0\x02" + V4)
+    bench.tun.read_now()
+    assert bench.packets == [(NO_OFFLOAD, V4)]
+    bench.close()
+    bench.tun.read_now()
+
+
 async def test_what_the_system_refuses_is_dropped() -> None:
     bench = Bench()
     bench.system.close()

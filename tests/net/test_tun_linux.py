@@ -101,6 +101,21 @@ async def test_while_paused_nothing_is_read() -> None:
     bench.close()
 
 
+async def test_what_has_come_can_be_read_without_waiting() -> None:
+    bench = Bench()
+    bench.tun.read_now()
+    bench.start()
+    bench.system.send(NO_OFFLOAD + PACKET)
+    bench.tun.read_now()
+    assert bench.batches == [[(NO_OFFLOAD, PACKET)]]
+    bench.system.send(NO_OFFLOAD + PACKET)
+    bench.tun.pause_reading()
+    bench.tun.read_now()
+    assert len(bench.batches) == 1
+    bench.close()
+    bench.tun.read_now()
+
+
 async def test_after_closing_nothing_happens() -> None:
     bench = Bench()
     bench.start()

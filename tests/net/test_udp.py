@@ -192,6 +192,7 @@ async def test_the_kernel_is_asked_for_a_large_buffer(open_socket: Open) -> None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
         default = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert sock.receive_buffer >= default
+    assert 0 < sock.receive_room <= sock.receive_buffer
 
 
 # Trains

@@ -3,8 +3,8 @@
     host A (10.81.1.2) - NAT A (198.51.100.21) - public - NAT B (198.51.100.22) - host B (10.81.2.2)
 
 The public network has a STUN and TURN server (coturn) at 198.51.100.10, user `test`, password
-`secret`. Needs root, iproute2, nftables and coturn. What the rules are for is in spec `ice.md`
-section 4: routers drop what nobody asked for, and the relay has a default route.
+`secret`, and a Nostr relay. Needs root, iproute2, nftables and coturn. What the rules are for is in
+spec `ice.md` section 4: routers drop what nobody asked for, and the relay has a default route.
 """
 
 import os
@@ -15,19 +15,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from tests.support.ice_scene import CLIENT_KEY, SERVER_KEY
+
 ROOT = Path(__file__).resolve().parents[2]
 STUN = "198.51.100.10:3478"
+STUN6 = "[2001:db8::10]:3478"
 TURN_UDP = f"turn:test:secret@{STUN}"
 TURN_TCP = f"{TURN_UDP}?transport=tcp"
 ECHO_PORT = 7777
+RELAY_PORT = 6969
+RELAY = f"ws://198.51.100.10:{RELAY_PORT}/"
 
 _OURS = (sys.executable, "-c", "from tunnel_rs.cli.ice import main; main()")
-_ECHO = """
+ECHO = """
 import socketserver
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
@@ -86,18 +91,23 @@ class NatLab:
 
     def build(self) -> None:
         for name in ("pub", "natA", "natB", "hostA", "hostB"):
-            self._ip(f"netns add {self._ns(name)}")
+            self._ip(f"netns add {self.namespace(name)}")
             self._in(name, "ip link set lo up")
         self._in("pub", "ip link add br0 type bridge")
         self._in("pub", "ip link set br0 up")
         self._in("pub", "ip addr add 198.51.100.10/24 dev br0")
         self._in("pub", "ip addr add 198.51.100.11/24 dev br0")
         self._in("pub", "ip route add default dev br0")
+        self._in("pub", "ip addr add 2001:db8::10/64 dev br0 nodad")
         for number, side in enumerate("AB", 1):
             self._side(number, side)
 
     def _side(self, number: int, side: str) -> None:
-        nat, host, public = self._ns(f"nat{side}"), self._ns(f"host{side}"), self._ns("pub")
+        nat, host, public = (
+            self.namespace(f"nat{side}"),
+            self.namespace(f"host{side}"),
+            self.namespace("pub"),
+        )
         self._ip(f"link add wan netns {nat} type veth peer name to{side} netns {public}")
         self._in("pub", f"ip link set to{side} master br0 up")
         self._in(f"nat{side}", "ip link set wan up")
@@ -109,6 +119,67 @@ class NatLab:
         self._in(f"host{side}", f"ip addr add 10.81.{number}.2/24 dev eth0")
         self._in(f"host{side}", f"ip route add default via 10.81.{number}.1")
         self._in(f"nat{side}", "sysctl -qw net.ipv4.ip_forward=1")
+        self._routes6(number, f"nat{side}")
+
+    def _routes6(self, number: int, nat: str) -> None:
+        """IPv6 is routed, not translated; hosts get their addresses in `ipv6_only`."""
+        other = 3 - number
+        self._in(nat, f"ip addr add 2001:db8::2{number}/64 dev wan nodad")
+        self._in(nat, f"ip addr add 2001:db8:{number}::1/64 dev lan nodad")
+        self._in(nat, f"ip route add 2001:db8:{other}::/64 via 2001:db8::2{other}")
+        self._in("pub", f"ip route add 2001:db8:{number}::/64 via 2001:db8::2{number}")
+        self._in(nat, "sysctl -qw net.ipv6.conf.all.forwarding=1")
+
+    @contextmanager
+    def ipv6_only(self) -> Iterator[None]:
+        """While entered, both hosts have no IPv4, and IPv6 behind firewalls that let in what was
+        asked for."""
+        for number, side in enumerate("AB", 1):
+            self.set_nat(side, Nat.RESTRICTED)
+            self._in(f"host{side}", "ip -4 addr flush dev eth0")
+            self._in(f"host{side}", f"ip addr add 2001:db8:{number}::2/64 dev eth0 nodad")
+            self._in(f"host{side}", f"ip route add default via 2001:db8:{number}::1")
+        try:
+            yield
+        finally:
+            for number, side in enumerate("AB", 1):
+                self._in(f"host{side}", "ip -6 addr flush dev eth0 scope global")
+                self._in(f"host{side}", f"ip addr add 10.81.{number}.2/24 dev eth0")
+                self._in(f"host{side}", f"ip route add default via 10.81.{number}.1")
+
+    @contextmanager
+    def more_interfaces(self) -> Iterator[None]:
+        """While entered, both hosts have a network that leads nowhere and one for containers, whose
+        address is the same on both."""
+        for number, side in enumerate("AB", 1):
+            host = f"host{side}"
+            self._in(host, "ip link add nowhere type veth peer name void")
+            self._in(host, "ip link set void up")
+            self._in(host, f"ip addr add 10.99.0.{number}/24 dev nowhere")
+            self._in(host, "ip link set nowhere up")
+            self._in(host, "ip link add docker0 type bridge")
+            self._in(host, "ip addr add 172.17.0.1/16 dev docker0")
+            self._in(host, "ip link set docker0 up")
+        try:
+            yield
+        finally:
+            for side in "AB":
+                for name in ("nowhere", "docker0"):
+                    self._in(f"host{side}", f"ip link del {name}")
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """While entered, nothing gets through the router of B."""
+        rules = """
+        table inet cut {
+          chain c_cut { type filter hook forward priority -10; policy drop;
+          }
+        }"""
+        self._in("natB", "nft -f -", rules)
+        try:
+            yield
+        finally:
+            self._in("natB", "nft delete table inet cut")
 
     def start(
         self, where: str, argv: Sequence[str], **options: object
@@ -116,7 +187,7 @@ class NatLab:
         """Run a program in a namespace; it is ended with the lab."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            ["ip", "netns", "exec", self._ns(where), *argv],
+            ["ip", "netns", "exec", self.namespace(where), *argv],
             env=environment,
             cwd=self._directory,
             **{
@@ -126,7 +197,7 @@ class NatLab:
                 **options,
             },  # type: ignore[call-overload]
         )
-        self.processes.callback(_end, process)
+        self.processes.callback(end, process)
         return process
 
     def start_services(self) -> None:
@@ -143,6 +214,8 @@ class NatLab:
                 "198.51.100.10",
                 "-L",
                 "198.51.100.11",
+                "-L",
+                "2001:db8::10",
                 "-E",
                 "198.51.100.10",
                 "--lt-cred-mech",
@@ -163,7 +236,9 @@ class NatLab:
             ],
         )
         for where in ("hostB", "natB"):
-            self.start(where, [sys.executable, "-c", _ECHO])
+            self.start(where, [sys.executable, "-c", ECHO])
+        relay = [sys.executable, "-m", "tests.support.nostr_relay", "198.51.100.10"]
+        self.start("pub", [*relay, str(RELAY_PORT)])
 
     def set_nat(self, side: str, kind: Nat) -> None:
         """Replace the rules of one router."""
@@ -192,6 +267,12 @@ class NatLab:
           chain c_in {{ type filter hook input priority 0; policy accept;
             iifname "wan" meta l4proto udp ct state new drop
           }}
+        }}
+        table ip6 fw6 {{
+          chain c_fwd {{ type filter hook forward priority 0; policy drop;
+            iifname "lan" accept
+            ct state established,related accept
+          }}
         }}"""
         self._in(f"nat{side}", "nft -f -", rules)
 
@@ -200,7 +281,12 @@ class NatLab:
         return f"nat{side}" if self._kinds[side] is Nat.OPEN else f"host{side}"
 
     def tunnel(
-        self, *, client: Sequence[str] = (), server: Sequence[str] = (), timeout: float = 10.0
+        self,
+        *,
+        client: Sequence[str] = (),
+        server: Sequence[str] = (),
+        stun: str = STUN,
+        timeout: float = 10.0,
     ) -> Outcome:
         """Connect A (client) to the echo service of B (server) through the program, in manual
         mode, with additional options for each. Data goes through and back."""
@@ -214,7 +300,7 @@ class NatLab:
             "--connect-timeout",
             str(timeout),
             "--stun-server",
-            STUN,
+            stun,
         ]
         serving = self.start(
             self.machine("B"),
@@ -244,34 +330,44 @@ class NatLab:
             running.kill()
             out, err = running.communicate()
         finally:
-            _end(running)
-            _end(serving)
+            end(running)
+            end(serving)
         text = err.decode()
         found = re.search(r"is up by (.*) after ([0-9.]+) s", text)
         seconds = float(found[2]) if found else time.monotonic() - began
         return Outcome(out == blob, found[1] if found else "", seconds, text)
 
-    def with_original_client(self, timeout: float = 30.0) -> bool:
+    def with_original_client(self, mode: str, timeout: float = 30.0) -> bool:
         """Whether A, an emulated original, reaches the echo service of B, our server."""
-        offer, answer, ours = self._session()
-        self.start(
-            self.machine("B"),
-            [*_OURS, "server", "manual", "--allowed-tcp", "127.0.0.0/8", *ours],
-        )
-        argv = self._original("client", "A", offer, answer)
+        self._count += 1
+        serving = self.serve(mode)
+        argv = self._original(mode, "client", "A")
         running = self.start(self.machine("A"), argv, stdout=subprocess.PIPE)
         try:
             return running.communicate(timeout=timeout)[0] == b"ok\n"
         except subprocess.TimeoutExpired:
             return False
+        finally:
+            end(running)
+            end(serving)
 
-    def with_original_server(self, timeout: float = 30.0) -> bool:
+    def with_original_server(self, mode: str, timeout: float = 30.0) -> bool:
         """Whether A, our client, gets its bytes back from B, an emulated original."""
-        offer, answer, ours = self._session()
-        self.start(self.machine("B"), self._original("server", "B", offer, answer))
+        self._count += 1
+        original = self._original(mode, "server", "B")
+        serving = self.start(self.machine("B"), original, stdout=subprocess.PIPE)
+        assert serving.stdout is not None and serving.stdout.readline() == b"ready\n"
         running = self.start(
             self.machine("A"),
-            [*_OURS, "client", "manual", "--stdio", "-s", "tcp://127.0.0.1:7", *ours],
+            [
+                *_OURS,
+                "client",
+                mode,
+                "--stdio",
+                "-s",
+                "tcp://127.0.0.1:7",
+                *self._options(mode, "A"),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -280,22 +376,51 @@ class NatLab:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            _end(running)
+            end(running)
+            end(serving)
 
-    def _session(self) -> tuple[str, str, list[str]]:
-        self._count += 1
-        offer, answer = f"offer{self._count}", f"answer{self._count}"
-        files = ["--offer-file", offer, "--answer-file", answer]
-        return offer, answer, [*files, "--connect-timeout", "20", "--stun-server", STUN]
+    def serve(self, mode: str) -> "subprocess.Popen[bytes]":
+        """Our server on B, for the echo service; in nostr mode once it listens on the relay."""
+        server = [*_OURS, "server", mode, "--allowed-tcp", "127.0.0.0/8"]
+        options = self._options(mode, "B")
+        serving = self.start(self.machine("B"), [*server, *options], stderr=subprocess.PIPE)
+        assert serving.stderr is not None
+        ready = b"Waiting for clients" if mode == "nostr" else b"waiting for the offer"
+        while ready not in (line := serving.stderr.readline()):
+            assert line, "our server has ended"
+        return serving
 
-    def _original(self, role: str, side: str, offer: str, answer: str) -> list[str]:
+    def nostr_client(self, *options: str) -> "subprocess.Popen[bytes]":
+        """Our client on A, which tells what happens as JSON on stdout."""
+        client = [*_OURS, "client", "nostr", "--json", "-s", f"tcp://127.0.0.1:{ECHO_PORT}"]
+        return self.start(
+            self.machine("A"),
+            [*client, *self._options("nostr", "A"), *options],
+            stdout=subprocess.PIPE,
+        )
+
+    def _options(self, mode: str, side: str) -> list[str]:
+        """What a session of this mode takes on our side."""
+        common = ["--connect-timeout", "20", "--stun-server", STUN]
+        if mode == "manual":
+            files = [f"offer{self._count}", f"answer{self._count}"]
+            return ["--offer-file", files[0], "--answer-file", files[1], *common]
+        own, other = (CLIENT_KEY, SERVER_KEY) if side == "A" else (SERVER_KEY, CLIENT_KEY)
+        keys = ["--nsec", own.nsec, "--peer-npub", other.public_key.npub]
+        return [*keys, "--relay", RELAY, *common]
+
+    def _original(self, mode: str, role: str, side: str) -> list[str]:
         number = "AB".index(side) + 1
         public = self._kinds[side] is Nat.OPEN
         host = f"198.51.100.2{number}" if public else f"10.81.{number}.2"
+        carriers = [RELAY]
+        if mode == "manual":
+            carriers = [f"offer{self._count}", f"answer{self._count}"]
         module = "tests.netns.original_peer"
-        return [sys.executable, "-m", module, role, host, offer, answer, STUN]
+        return [sys.executable, "-m", module, role, host, STUN, mode, *carriers]
 
-    def _ns(self, name: str) -> str:
+    def namespace(self, name: str) -> str:
+        """Its name as the system knows it."""
         return f"{self._prefix}{name}"
 
     def _ip(self, words: str) -> None:
@@ -304,7 +429,7 @@ class NatLab:
     def run(self, name: str, command: str | Sequence[str], text: str | None = None) -> str:
         """What a command run in a namespace to its end says."""
         words = command.split() if isinstance(command, str) else command
-        argv = ["ip", "netns", "exec", self._ns(name), *words]
+        argv = ["ip", "netns", "exec", self.namespace(name), *words]
         stdin = text.encode() if text else None
         return subprocess.run(argv, check=True, capture_output=True, input=stdin).stdout.decode()
 
@@ -314,10 +439,13 @@ class NatLab:
     def tear_down(self) -> None:
         self.processes.close()
         for name in ("pub", "natA", "natB", "hostA", "hostB"):
-            subprocess.run(["ip", "netns", "del", self._ns(name)], capture_output=True, check=False)
+            subprocess.run(
+                ["ip", "netns", "del", self.namespace(name)], capture_output=True, check=False
+            )
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a program, and close the pipes to it."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -325,6 +453,10 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """`tunnel-rs-ice` through NATs. The whole matrix is printed by `make natmatrix`."""
 
+import json
+import time
 from collections.abc import Iterator
 
 import pytest
-from tests.netns.nat_lab import TURN_TCP, TURN_UDP, Nat, NatLab, missing, nat_lab
+from tests.netns.nat_lab import STUN6, TURN_TCP, TURN_UDP, Nat, NatLab, end, missing, nat_lab
 
 pytestmark = [
     pytest.mark.netns,
@@ -42,15 +44,60 @@ def test_two_of_us_meet(
     assert outcome.kind == kind, outcome.output
 
 
-@pytest.mark.parametrize("nat", [Nat.OPEN, Nat.RESTRICTED])
-def test_an_emulated_original_as_client_is_served(lab: NatLab, nat: Nat) -> None:
-    for side in "AB":
-        lab.set_nat(side, nat)
-    assert lab.with_original_client()
+def test_two_of_us_meet_over_ipv6_alone_through_firewalls(lab: NatLab) -> None:
+    with lab.ipv6_only():
+        outcome = lab.tunnel(stun=STUN6)
+    assert outcome.kind == "direct" and "2001:db8:2::2" in outcome.way, outcome.output
 
 
-@pytest.mark.parametrize("nat", [Nat.OPEN, Nat.RESTRICTED])
-def test_an_emulated_original_as_server_is_used(lab: NatLab, nat: Nat) -> None:
+def test_interfaces_that_lead_nowhere_do_no_harm(lab: NatLab) -> None:
+    for side in "AB":
+        lab.set_nat(side, Nat.RESTRICTED)
+    with lab.more_interfaces():
+        outcome = lab.tunnel()
+    assert outcome.kind == "through NAT" and outcome.seconds < 5, outcome.output
+
+
+ORIGINAL = [
+    ("manual", Nat.OPEN),
+    ("manual", Nat.RESTRICTED),
+    ("nostr", Nat.OPEN),
+    ("nostr", Nat.RESTRICTED),
+]
+
+
+@pytest.mark.parametrize(("mode", "nat"), ORIGINAL)
+def test_an_emulated_original_as_client_is_served(lab: NatLab, mode: str, nat: Nat) -> None:
     for side in "AB":
         lab.set_nat(side, nat)
-    assert lab.with_original_server()
+    assert lab.with_original_client(mode)
+
+
+@pytest.mark.parametrize(("mode", "nat"), ORIGINAL)
+def test_an_emulated_original_as_server_is_used(lab: NatLab, mode: str, nat: Nat) -> None:
+    for side in "AB":
+        lab.set_nat(side, nat)
+    assert lab.with_original_server(mode)
+
+
+def test_a_dead_path_is_noticed_within_10_s_and_nostr_makes_a_new_session(lab: NatLab) -> None:
+    for side in "AB":
+        lab.set_nat(side, Nat.RESTRICTED)
+    serving = lab.serve("nostr")
+    client = lab.nostr_client("-t", "127.0.0.1:0")
+
+    def next_event(name: str) -> float:
+        assert client.stdout is not None
+        for line in client.stdout:
+            if json.loads(line)["event"] == name:
+                return time.monotonic()
+        raise AssertionError(f"the client ended before {name}")
+
+    next_event("tunnel_up")
+    with lab.cut():
+        began = time.monotonic()
+        noticed = next_event("tunnel_lost") - began
+    again = next_event("tunnel_up") - began
+    end(client)
+    end(serving)
+    assert noticed < 10 and again < 25, (noticed, again)

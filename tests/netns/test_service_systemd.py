@@ -1,6 +1,7 @@
 """Our unit files under a real systemd."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ dns_server = "none"
 tcp = ["127.0.0.0/8"]
 """
 RELAY = 'http_bind_addr = "127.0.0.1:80"\nenable_metrics = false\n'
+MANAGER = """\
+[Service]
+Type=notify
+User=nobody
+Delegate=yes
+RuntimeDirectory=manager
+Environment=HOME=/run/manager XDG_RUNTIME_DIR=/run/manager XDG_CONFIG_HOME=/run/manager/config
+ExecStart=/lib/systemd/systemd --user
+"""
 SAID = "[Service]\nStandardOutput=append:/run/said\nStandardError=append:/run/said\n"
 IMPATIENT = "WatchdogSec=2\nTimeoutAbortSec=1\nRestartSec=100ms\n"
 
@@ -77,6 +87,8 @@ def test_a_server_starts_reloads_and_stops_with_a_key_that_only_root_can_read(
     assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
     assert "Uid:\t65534" in status and "Seccomp:\t2" in status
 
+    assert "server" in systemd.run(PROGRAM, "status")
+
     systemd.run("systemctl", "reload", server.name)
     again = systemd.until(server.name, ActiveState="active")
     assert again["MainPID"] == state["MainPID"]
@@ -84,6 +96,30 @@ def test_a_server_starts_reloads_and_stops_with_a_key_that_only_root_can_read(
     systemd.run("systemctl", "stop", server.name)
     ended = systemd.show(server.name)
     assert (ended["ActiveState"], ended["Result"]) == ("inactive", "success")
+
+
+def test_a_user_has_a_service_with_a_key_of_their_own(systemd: Systemd) -> None:
+    """Under the systemd of a user without rights, who has nowhere to write to."""
+    systemd.write("/etc/systemd/system/manager.service", MANAGER)
+    systemd.run("systemctl", "start", "manager")
+    key = NamedFile("--secret-file", "secret_file", Path("/mnt/etc/user.key"), True)
+    tokens = NamedFile("--auth-tokens-file", "auth_tokens_file", Path("/mnt/etc/tokens"), False)
+    systemd.write(str(key.path), encode_secret_key(KEY), "600")
+    systemd.run("chown", "nobody", str(key.path))
+    systemd.write(str(tokens.path), TOKEN)
+    server = replace(plan("server", key, tokens), scope=Scope.USER, instance="user")
+    systemd.write(str(server.config), SERVER.replace("4433", "4434"))
+    folder = "/run/manager/config/systemd/user"
+    systemd.run("mkdir", "-p", folder)
+    systemd.write(f"{folder}/{server.name}.service", unit_text(server))
+    as_user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    systemctl = (*as_user, "env", "XDG_RUNTIME_DIR=/run/manager", "systemctl", "--user")
+    systemd.run(*systemctl, "daemon-reload")
+    systemd.run(*systemctl, "start", server.name, check=False)
+    shown = systemd.run(*systemctl, "show", server.name)
+    assert "ActiveState=active\n" in shown
+    assert "StatusText=Waiting for clients to connect" in shown
+    systemd.run("systemctl", "stop", "manager")
 
 
 def test_a_relay_may_have_a_low_port_and_nothing_else(systemd: Systemd) -> None:

@@ -12,6 +12,7 @@ from tests.support.vpn_lab import (
     AT6,
     DIRECT,
     SERVER_ADDRESS6,
+    TIMEOUT,
     Lab,
     eventually,
     needs_lab,
@@ -70,7 +71,7 @@ def test_ssh_and_names_inside_the_vpn(lab: Lab, tmp_path: Path) -> None:
     command = " ".join(("ssh", *options, *quiet, "root@inside.example", "cat"))
     script = f"{command} <{payload} | cmp - {payload} && echo same"
     client = lab.start(namespace, program=["sh", "-c", script])
-    assert client.process.wait(40) == 0 and client.text == "same\n", client.text
+    assert client.process.wait(TIMEOUT) == 0 and client.text == "same\n", client.text
 
 
 def test_a_client_that_keeps_to_no_rule_harms_itself_alone(lab: Lab) -> None:

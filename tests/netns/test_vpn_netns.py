@@ -1,5 +1,6 @@
 """The VPN between network namespaces, with real TUN devices and the real programs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from tests.support.vpn_lab import (
     FAR,
     FAR_SIDE,
     SERVER_ADDRESS,
+    TIMEOUT,
     Lab,
     eventually,
     needs_lab,
@@ -191,7 +193,7 @@ def test_cleanup_lifts_a_kill_switch_that_outlived_its_client(lab: Lab) -> None:
     client = lab.start_client(namespace, "--route", "0.0.0.0/0", "--kill-switch")
     client.stop(signal.SIGKILL)
     cleaning = lab.start(namespace, "cleanup")
-    assert cleaning.process.wait(10) == 0, cleaning.text
+    assert cleaning.process.wait(TIMEOUT) == 0, cleaning.text
     assert rules(lab, namespace) == []
     assert lab.seen_from(namespace).startswith("192.0.2.")
 
@@ -201,7 +203,7 @@ def test_a_second_client_is_told_of_the_first(lab: Lab) -> None:
     namespace = lab.client()
     lab.start_client(namespace)
     second = lab.start_client(namespace, up=False)
-    assert second.process.wait(10) == 1
+    assert second.process.wait(TIMEOUT) == 1
     assert "another VPN client is running" in second.text
     assert lab.pings(namespace, "10.7.0.1")
 
@@ -211,7 +213,7 @@ def test_a_wrong_token_is_refused_for_good(lab: Lab) -> None:
     token = new_token()
     lab.tokens.write_text(token)  # the server does not read it again by itself
     client = lab.start_client(lab.client(), up=False)
-    assert client.process.wait(15) == 3
+    assert client.process.wait(TIMEOUT) == 3
     assert "Invalid authentication token" in client.text
     assert token not in client.text
 
@@ -227,7 +229,33 @@ def test_iperf3_both_ways_and_udp(lab: Lab) -> None:
         )
         eventually(lambda: bool(lab.in_(lab.server, *sockets).strip()), lambda: "no iperf3")
         lab.in_(namespace, "iperf3", "-c", "10.7.0.1", "-t", "1", *options)
+        listening.wait(TIMEOUT)
+
+
+def test_the_kernel_takes_segments_that_were_joined(lab: Lab, tmp_path: Path) -> None:
+    lab.start_server(*V4, *V6)
+    namespace = lab.client()
+    settings = tmp_path / "client.toml"
+    settings.write_text('role = "vpnclient"\nmode = "iroh"\n[iroh]\noffload = false\n')
+    lab.start_client(namespace, "-c", str(settings))
+    sockets = ["ss", "-Hltn", "sport", "=", ":5201"]
+    for address in ("10.7.0.1", "fd07::1"):
+        listening = subprocess.Popen(
+            ["ip", "netns", "exec", lab.server, "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL
+        )
+        eventually(lambda: bool(lab.in_(lab.server, *sockets).strip()), lambda: "no iperf3")
+        lab.in_(namespace, "iperf3", "-c", address, "-n", "5M")
         listening.wait(10)
+    [device] = json.loads(lab.in_(lab.server, "ip", "-j", "-s", "link", "show", "tunnel0"))
+    received = device["stats64"]["rx"]
+    assert received["bytes"] > 5_000_000
+    assert received["bytes"] / received["packets"] > 3000, "they came as 1440 bytes"
+    names, values = [
+        line.split()
+        for line in lab.in_(lab.server, "cat", "/proc/net/snmp").splitlines()
+        if line.startswith("Tcp:")
+    ]
+    assert dict(zip(names, values, strict=True))["InCsumErrors"] == "0"
 
 
 def test_status_of_both_sides(lab: Lab) -> None:
@@ -261,9 +289,11 @@ def test_resolvers_are_pushed_used_and_put_back(lab: Lab, tmp_path: Path, domain
 def test_one_command_inside_the_vpn(lab: Lab) -> None:
     lab.start_server(*V4, "--masquerade")
     namespace = lab.client()
-    script = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR} && ip -br addr && exit 7"
+    pings = f"ping -c 1 -w 5 10.7.0.1 && ping -c 1 -w 5 {FAR}"
+    no_capability = "grep 'CapEff:.0000000000000000' /proc/self/status"
+    script = f"{pings} && {no_capability} && ip -br addr && exit 7"
     command = lab.start_exec(namespace, "sh", "-c", script)
-    assert command.process.wait(20) == 7, command.text
+    assert command.process.wait(TIMEOUT) == 7, command.text
     assert "tunnel0" in command.text
     assert "tunnel" not in lab.in_(namespace, "ip", "link"), "the namespace itself is not touched"
 
@@ -271,8 +301,8 @@ def test_one_command_inside_the_vpn(lab: Lab) -> None:
 def test_a_command_that_is_not_there_and_one_that_is_killed(lab: Lab) -> None:
     lab.start_server(*V4)
     namespace = lab.client()
-    assert lab.start_exec(namespace, "/no/such/command").process.wait(20) == 127
-    assert lab.start_exec(namespace, "sh", "-c", "kill -9 $$").process.wait(20) == 137
+    assert lab.start_exec(namespace, "/no/such/command").process.wait(TIMEOUT) == 127
+    assert lab.start_exec(namespace, "sh", "-c", "kill -9 $$").process.wait(TIMEOUT) == 137
 
 
 def test_a_stopped_exec_stops_its_command(lab: Lab) -> None:
@@ -285,7 +315,7 @@ def test_a_stopped_exec_stops_its_command(lab: Lab) -> None:
 def test_without_privileges_the_remedies_are_told(lab: Lab) -> None:
     namespace = lab.client()
     client = lab.start_client(namespace, up=False, wrapper=("setpriv", "--bounding-set=-all"))
-    assert client.process.wait(15) == 1
+    assert client.process.wait(TIMEOUT) == 1
     assert "CAP_NET_ADMIN" in client.text and "exec -- COMMAND" in client.text
     assert "Traceback" not in client.text
 

@@ -242,10 +242,8 @@ def test_services_policies_and_probes_name_what_there_is(manifest: Path) -> None
         ports = {port["name"]: port for port in container["ports"]}
         by_labels[labels(template["metadata"]["labels"])] = ports
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            if name.endswith("server"):
-                continue
             asked = container[probe]["httpGet"]
-            assert asked["path"] == "/healthz" and asked["port"] in ports
+            assert asked["path"] in ("/healthz", "/readyz") and asked["port"] in ports, name
     for service in of_kind(manifest, "Service"):
         ports = matching(by_labels, service["spec"]["selector"])
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)

@@ -3,7 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_rs.proto.flow_control import HELD_LIMIT, ConnectionWindow, StreamWindow
+from tunnel_rs.proto.flow_control import (
+    HELD_LIMIT,
+    STALL,
+    ConnectionWindow,
+    StreamWindow,
+    window_for,
+)
 
 
 def test_a_stream_window_does_not_move_before_half_of_it_is_consumed() -> None:
@@ -47,7 +53,7 @@ def test_a_stranger_is_held_at_the_window_whatever_it_does_not_consume() -> None
 
 def test_held_bytes_do_not_count_against_the_others_up_to_the_limit() -> None:
     window = ConnectionWindow(65_536)
-    window.grow(1_000_000)
+    window.trust(1_000_000)
     assert window.update(0) and window.limit == 1_000_000
     assert window.update(1_000_000) and window.limit == 2_000_000
     while window.update(window.limit):
@@ -65,7 +71,7 @@ def test_credit_is_bounded_and_comes_back(
 ) -> None:
     window = ConnectionWindow(size)
     if trusted:
-        window.grow(2 * size)
+        window.trust(2 * size)
         window.update(0)
     received, told = 0, window.limit
     for sent, consumed in steps:
@@ -81,7 +87,21 @@ def test_credit_is_bounded_and_comes_back(
     assert window.limit - received >= window.size // 2
 
 
-def test_growing_never_shrinks() -> None:
+def test_trust_takes_nothing_back() -> None:
     window = ConnectionWindow(65_536)
-    window.grow(1024)
+    window.trust(1024)
     assert window.size == 65_536 and window.held_limit == HELD_LIMIT
+    window.trust(1_000_000)
+    assert window.update(0)
+    window.trust(100_000)  # the path has become shorter
+    assert not window.update(0) and window.limit == 1_000_000
+    window.consumed = 950_000
+    assert window.update(950_000) and window.limit == 1_050_000
+
+
+def test_a_window_is_no_larger_than_the_socket_s_buffer_on_a_short_path() -> None:
+    assert window_for(8_000_000, 400_000, rtt=0.0003) == 400_000
+    assert window_for(8_000_000, 400_000, rtt=STALL) == 400_000
+    assert window_for(8_000_000, 400_000, rtt=0.1) == 2_000_000  # no more than the buffer in 20 ms
+    assert window_for(8_000_000, 400_000, rtt=2.0) == 8_000_000
+    assert window_for(100_000, 400_000, rtt=0.0003) == 100_000

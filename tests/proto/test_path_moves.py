@@ -74,7 +74,9 @@ class TwoPaths(Network):
 def network(request: pytest.FixtureRequest) -> Iterator[TwoPaths]:
     make_engine, make_server = request.param
     network = TwoPaths(
-        TransportSettings(silence_timeout=10.0), make_engine=make_engine, make_server=make_server
+        TransportSettings(silence_timeout=10.0, multipath=False),
+        make_engine=make_engine,
+        make_server=make_server,
     )
     network.connect()
     yield network

@@ -45,3 +45,12 @@ def test_a_pong_nobody_asked_for_changes_nothing() -> None:
     clock = PingClock(0.0, 16.0, ping_at_once=False)
     clock.pong_received(b"a", 3.0)
     assert clock.round_trip is None and clock.get_timer() == 16.0
+
+
+def test_asked_to_it_pings_at_once_but_one_ping_at_a_time() -> None:
+    clock = PingClock(0.0, ping_at_once=False)
+    clock.ask(3.0)
+    assert clock.due(3.0)
+    clock.ping_sent(b"a", 3.0)
+    clock.ask(4.0)
+    assert not clock.due(4.0) and clock.is_dead(8.0)

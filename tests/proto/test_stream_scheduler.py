@@ -321,6 +321,30 @@ def test_a_peer_is_held_at_the_stream_window_until_the_application_consumes(
     assert server.received[stream] == payload(3 * INITIAL_STREAM_WINDOW)
 
 
+@pytest.mark.parametrize(("delay", "most"), [(0.001, 100_000), (0.05, 510_000)])
+def test_what_may_be_on_its_way_fits_the_socket_s_buffer(
+    network: Network, delay: float, most: int
+) -> None:
+    client, server = both(network)
+    network.up.delay = network.down.delay = delay
+    stream = open_stream(client)
+    client.engine.write(stream, payload(2_000), False)
+    network.run(5)
+    server.engine.receive_buffer = lambda _: 100_000
+    server.engine.open_window()
+    seen: list[int] = []
+
+    def look() -> bool:
+        limit = client.engine._remote_max_data
+        seen.append(limit - server.engine._local_max_data.used)
+        return stream in server.ended
+
+    client.engine.write(stream, payload(1_200_000), True)
+    network.run(60, look)
+    assert server.received[stream] == payload(2_000) + payload(1_200_000)
+    assert 0.6 * most < max(seen) <= most
+
+
 def test_windows_stay_at_what_the_settings_allow(make_network: MakeNetwork) -> None:
     small = TransportSettings(receive_window=20_000)
     network = make_network(small, small)

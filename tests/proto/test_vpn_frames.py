@@ -61,8 +61,16 @@ def test_byte_by_byte() -> None:
 
 
 def test_an_ordinary_packet_has_the_very_header_that_means_so() -> None:
-    [(header, _)], _, _ = FrameDecoder().feed(packet_frame(b"x"))
+    [(header, _)] = FrameDecoder().feed(packet_frame(b"x")).packets
     assert header is NO_OFFLOAD
+
+
+def test_packets_of_one_length_are_told_apart_from_others() -> None:
+    sent = [b"one", b"two", b"", b"", b"longer", b"six", b"\0\0\0\0\3"]
+    received = FrameDecoder().feed(b"".join(map(packet_frame, sent)) + packet_frame(b"cut")[:-1])
+    assert received.packets == [(NO_OFFLOAD, packet) for packet in sent]
+    assert all(header is NO_OFFLOAD for header, _ in received.packets)
+    assert received.octets == sum(map(len, sent))
 
 
 def test_the_largest_packet_passes_and_a_larger_one_does_not() -> None:

@@ -139,6 +139,18 @@ def test_flows_are_bounded_per_client_and_in_all(monkeypatch: pytest.MonkeyPatch
     assert len(translator) == 1
 
 
+def test_a_client_that_has_gone_is_forgotten_and_others_are_not() -> None:
+    translator = nat()
+    out = translator.to_ipv4(udp(CLIENT, HOST6, (1, 53)), 0.0)
+    translator.to_ipv4(udp(OTHER, HOST6, (1, 53)), 0.0)
+    translator.forget(packed(CLIENT))
+    translator.forget(packed(CLIENT))
+    assert len(translator) == 1
+    port = int.from_bytes(out[20:22], "big")
+    with pytest.raises(Untranslatable):
+        translator.to_ipv6(udp(HOST, OURS, (53, port)), 0.0)
+
+
 def test_only_the_host_that_was_spoken_to_may_answer() -> None:
     translator = nat()
     translator.to_ipv4(udp(CLIENT, HOST6, (1, 53)), 0.0)

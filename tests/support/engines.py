@@ -10,8 +10,10 @@ from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 from tunnel_rs.proto.engine import Engine, ResetTokens
 from tunnel_rs.proto.fast_engine import FastEngine
+from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.proto.traversal import Traversal
 from tunnel_rs.values import Secret
 
 CLIENT, SERVER = "client", "server"
@@ -22,14 +24,14 @@ DEFAULTS = TransportSettings()
 ALPN = "multi-forward/1"
 
 PAIRS: dict[str, tuple[type[Engine], type[Engine]]] = {
-    "stock": (Engine, Engine),
+    "stock": (MultipathEngine, MultipathEngine),
     "fast": (FastEngine, FastEngine),
-    "fast client": (FastEngine, Engine),
-    "fast server": (Engine, FastEngine),
+    "fast client": (FastEngine, MultipathEngine),
+    "fast server": (MultipathEngine, FastEngine),
 }
 """Engines of client and server, by the name a test is shown with."""
 
-_MAX_IDLE_TURNS = 1000
+MAX_IDLE_TURNS = 1000
 """Turns without the clock moving after which an engine is held to be spinning."""
 
 
@@ -83,9 +85,11 @@ class Network:
         client_identity: Identity = CLIENT_IDENTITY,
         server_identity: Identity = SERVER_IDENTITY,
         candidates: tuple[Hashable, ...] = (SERVER,),
-        make_engine: type[Engine] = Engine,
+        make_engine: type[Engine] = MultipathEngine,
         make_server: type[Engine] | None = None,
         offload: bool = False,
+        client_traversal: Traversal | None = None,
+        server_traversal: Traversal | None = None,
     ) -> None:
         self.now = 100.0
         self.random = random.Random(seed)
@@ -101,6 +105,7 @@ class Network:
         self._queue: list[tuple[float, int, str, bytes, Hashable]] = []
         self._count = 0
         self._make_server = make_server or make_engine
+        self._server_traversal = server_traversal
         self._server_settings, self._server_identity = server_settings, server_identity
         self.client = Peer(
             make_engine.client(
@@ -111,6 +116,7 @@ class Network:
                 alpn=ALPN,
                 candidates=candidates,
                 now=self.now,
+                traversal=client_traversal,
             )
         )
         self.server: Peer | None = None
@@ -156,6 +162,7 @@ class Network:
                 TOKENS,
                 alpn=ALPN,
                 original_destination_connection_id=datagram[6 : 6 + length],
+                traversal=self._server_traversal,
             )
         )
 
@@ -173,6 +180,7 @@ class Network:
                     (last_to, last_origin) == (to, origin)
                     and len(data) % size == 0
                     and len(datagram) <= size
+                    and datagram[:9][1:] == data[:9][1:]  # one connection id, as the shell sorts
                 ):
                     trains[-1] = (to, data + datagram, size, origin)
                     continue
@@ -202,7 +210,7 @@ class Network:
         self.flush()
         while not until() and (due := self._next_time()) <= end:
             idle_turns = idle_turns + 1 if due == self.now else 0
-            assert idle_turns < _MAX_IDLE_TURNS, "an engine asks for timers and does nothing"
+            assert idle_turns < MAX_IDLE_TURNS, "an engine asks for timers and does nothing"
             self.now = due
             for to, train, segment_size, origin in self._arrivals():
                 self._deliver(to, train, segment_size, origin)

@@ -12,7 +12,7 @@ from tunnel_rs.forward.client import ForwardClient
 from tunnel_rs.forward.server import ForwardServer
 from tunnel_rs.forward.settings import ClientSettings, ServerSettings, Tunnel
 from tunnel_rs.ice.manual import ManualClient, serve_manual
-from tunnel_rs.ice.nostr_client import NostrClient
+from tunnel_rs.ice.nostr_client import NostrClient, wall_clock
 from tunnel_rs.ice.nostr_server import NostrServer
 from tunnel_rs.ice.settings import ClientRequest, NostrSettings, Service, SessionSettings
 from tunnel_rs.net.resolver import SystemResolver
@@ -169,9 +169,9 @@ async def nostr_client(
         settings.tunnels[0].source if settings.tunnels else None,
         needs_requests=len(settings.tunnels) > 1 or settings.socks5 is not None,
     )
-    introducer = NostrClient(
-        SESSION, nostr_settings(CLIENT_KEY, *relays, **changes), request, reports, SystemResolver()
-    )
+    wall = changes.pop("wall", wall_clock)
+    nostr = nostr_settings(CLIENT_KEY, *relays, **changes)
+    introducer = NostrClient(SESSION, nostr, request, reports, SystemResolver(), wall=wall)
     try:
         async with run_client(settings, introducer.connect) as running:
             yield running, introducer, reports

@@ -1,9 +1,12 @@
 """IP packets built and verified slowly and plainly, to check the fast code with."""
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from struct import pack
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+TIMESTAMPS = b"\1\1\x08\x0a" + bytes(8)
+"""TCP options as most segments have them."""
 
 
 def checksum(data: bytes) -> int:
@@ -50,6 +53,34 @@ def tcp(
     offset = (20 + len(options)) // 4 << 4
     head = pack("!HHIIBBHHH", *ports, sequence, 2000, offset, flags, 512, 0, 0) + options
     return _with_checksum(source, destination, TCP, head + payload, 16)
+
+
+def numbered(packet: bytes, identification: int, *, fragmentation: int = 0x4000) -> bytes:
+    """An IPv4 packet with that identification, not to be cut up; an IPv6 packet as it is."""
+    if packet[0] >> 4 == 6:
+        return packet
+    head = packet[:4] + pack("!HH", identification, fragmentation) + packet[8:10] + b"\0\0"
+    head += packet[12:20]
+    return head[:10] + pack("!H", checksum(head)) + head[12:] + packet[20:]
+
+
+def burst(
+    ends: tuple[str, str],
+    payloads: list[bytes],
+    *,
+    sequence: int = 1000,
+    options: bytes = TIMESTAMPS,
+    last_flags: int = 0x10,
+    identification: Callable[[int], int] = lambda index: 100 + index,
+) -> list[bytes]:
+    """Segments of one connection, one behind the other."""
+    packets = []
+    for index, payload in enumerate(payloads):
+        flags = last_flags if index == len(payloads) - 1 else 0x10
+        packet = tcp(*ends, (5, 6), payload, sequence=sequence, flags=flags, options=options)
+        packets.append(numbered(packet, identification(index)))
+        sequence = (sequence + len(payload)) % 2**32
+    return packets
 
 
 def udp(source: str, destination: str, ports: tuple[int, int], payload: bytes = b"") -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ class Behaviour:
     """Reason to refuse every event with."""
     closes_first: int = 0
     """How many subscriptions it closes before it lets one live."""
+    delay: float = 0.0
+    """Seconds that it keeps each event."""
     wants_auth: bool = False
     says_auth_failed: bool = False
     tamper: Callable[[dict[str, Any]], list[dict[str, Any]]] = field(default=lambda event: [event])
@@ -101,6 +104,8 @@ class TestRelay:
         if reason:
             return
         self.events.append(fields)
+        if self.behaviour.delay:
+            await asyncio.sleep(self.behaviour.delay)
         for told in self.behaviour.tamper(fields):
             await self.deliver(told)
 
@@ -145,3 +150,18 @@ async def relay(behaviour: Behaviour | None = None) -> AsyncIterator[TestRelay]:
         await served.drop_connections()
     finally:
         await runner.cleanup()
+
+
+async def serve(host: str, port: int) -> None:
+    """A well-behaved relay, for ever."""
+    served = TestRelay(Behaviour())
+    app = web.Application()
+    app.router.add_get("/", served.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))

@@ -10,13 +10,19 @@ import aioice
 from aioice.candidate import Candidate, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
 
+from tests.support.ice_scene import CLIENT_KEY, SERVER_KEY
+from tests.support.sockets import until
+from tunnel_rs.ice.nostr_client import wall_clock
 from tunnel_rs.net.link import StreamReceiver
+from tunnel_rs.net.nostr import NostrRelays
 from tunnel_rs.net.quic import QuicEndpoint
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.proto.certificates import Certificate, CertificateCredentials
 from tunnel_rs.proto.ice_messages import IceParameters
+from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, Signal, auth_event
 from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.reports import silent
 from tunnel_rs.values import EndpointId
 
 PEER = "the peer"
@@ -112,6 +118,9 @@ class _Face:
     def largest_datagram(self, address: object) -> int:
         return 1200
 
+    def receive_room(self) -> None:
+        """Not known."""
+
     def validates(self, address: object) -> bool:
         return False
 
@@ -185,3 +194,49 @@ class Bytes(StreamReceiver):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended = True
+
+
+async def echoes_tcp(connection: QuicConnection) -> None:
+    """The original's client on our server: marker byte, then the bytes."""
+    stream = await connection.open_stream()
+    received = Bytes(stream)
+    stream.write(b"\0hello")
+    await until(lambda: received.data == b"hello")
+    stream.write_eof()
+    await until(lambda: received.ended)
+
+
+async def serve_as_the_original(connection: QuicConnection, *, udp: bool) -> None:
+    """Echo; a TCP stream loses its first byte."""
+    while True:
+        stream = await connection.accept_stream()
+        received = Bytes(stream)
+        await until(lambda received=received: len(received.data) > 1)
+        stream.write(bytes(received.data if udp else received.data[1:]))
+
+
+class OriginalOnNostr:
+    """The original's end of a conversation; it understands plain text only."""
+
+    def __init__(self, url: str, *, is_server: bool) -> None:
+        key, peer = (SERVER_KEY, CLIENT_KEY) if is_server else (CLIENT_KEY, SERVER_KEY)
+        self._conversation = Conversation(key, peer.public_key, lambda n: bytes(n))
+        self._signals: asyncio.Queue[Signal] = asyncio.Queue()
+        self.relays = NostrRelays(
+            (url,),
+            self._conversation.filter,
+            lambda url, challenge: auth_event(key, url, challenge, wall_clock()),
+            self._heard,
+            silent,
+        )
+
+    def _heard(self, event: Event) -> None:
+        signal = self._conversation.understand(event)
+        if signal is not None and not signal.encrypted:
+            self._signals.put_nowait(signal)
+
+    async def next(self) -> Signal:
+        return await self._signals.get()
+
+    def say(self, type: EventType, body: bytes) -> None:
+        self.relays.publish(self._conversation.event(type, body, wall_clock(), encrypted=False))

@@ -9,6 +9,7 @@ A comment before a block says what is done with it:
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -74,6 +75,9 @@ def environment(directory: Path) -> dict[str, str]:
         call = f"from tunnel_rs.cli.{_MODULES[name]} import main; main()"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c \'{call}\' "$@"\n')
         program.chmod(0o755)
+    python = programs / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     return ENVIRONMENT | {
         "HOME": str(directory),
         "PATH": f"{programs}:{ENVIRONMENT['PATH']}",
@@ -147,5 +151,6 @@ async def kept_running(
         assert ready in seen, f"{text}\nprinted no {ready!r}, but:\n{seen}"
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.killpg(process.pid, signal.SIGTERM)
         await process.communicate()

@@ -169,6 +169,12 @@ def cli(*arguments: str | Path) -> Sequence[str]:
     return (sys.executable, "-m", "tunnel_rs", *map(str, arguments))
 
 
+def ice(*arguments: str | Path) -> Sequence[str]:
+    """The command line that runs `tunnel-rs-ice` from this source tree."""
+    program = "from tunnel_rs.cli.ice import main; main()"
+    return (sys.executable, "-c", program, *map(str, arguments))
+
+
 OFFLINE = ("--relay-url", "none", "--dns-server", "none")
 """Options of a server or client that is to ask nothing of the internet."""
 
@@ -203,7 +209,7 @@ async def our_server(folder: Path, *options: str) -> AsyncIterator[OurServer]:
     identity = ("--secret-file", key, "--auth-tokens-file", tokens, "--bind", "127.0.0.1:0")
     async with running(*cli("server", "--json", *identity, *OFFLINE, *options)) as program:
         ready = await program.event("ready")
-        async with _draining(program):
+        async with draining(program):
             yield OurServer(program, ready["endpoint_id"], ready["addresses"][0], tokens)
 
 
@@ -217,12 +223,12 @@ async def our_client(client: Sequence[str], *options: str) -> AsyncIterator[list
             event = await program.event("(?:listening|tunnel_up)")
             if event["event"] == "listening":
                 ports.append(int(event["address"].rpartition(":")[2]))
-        async with _draining(program):
+        async with draining(program):
             yield ports
 
 
 @asynccontextmanager
-async def _draining(program: Program) -> AsyncIterator[None]:
+async def draining(program: Program) -> AsyncIterator[None]:
     task = asyncio.create_task(program.drain(), name=f"drain {program.name}")
     try:
         yield
@@ -280,7 +286,7 @@ async def sshd(folder: Path) -> AsyncIterator[Sshd]:
         "Subsystem sftp internal-sftp\nMaxStartups 100\n"
     )
     async with running(server, "-D", "-e", "-f", config, ready="Server listening") as program:
-        async with _draining(program):
+        async with draining(program):
             yield Sshd(port, key)
 
 
@@ -302,7 +308,7 @@ async def nginx(folder: Path) -> AsyncIterator[int]:
         f"server {{ listen 127.0.0.1:{port} backlog=1024; root {folder}/www; }} }}\n"
     )
     command = (find("nginx"), "-p", folder, "-e", "stderr", "-c", config)
-    async with running(*command, ready="start worker process ") as program, _draining(program):
+    async with running(*command, ready="start worker process ") as program, draining(program):
         yield port
 
 
@@ -316,7 +322,7 @@ async def dnsmasq(addresses: dict[str, str]) -> AsyncIterator[int]:
         *(f"--user={getpass.getuser()}", "--pid-file"),
         *(f"--address=/{name}/{ip}" for name, ip in addresses.items()),
     )
-    async with running(*command, ready="dnsmasq: started") as program, _draining(program):
+    async with running(*command, ready="dnsmasq: started") as program, draining(program):
         yield port
 
 

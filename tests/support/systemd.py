@@ -32,7 +32,7 @@ mount -o remount,ro,bind /
 mount -o remount,ro,bind /sys
 mount --bind /proc/sys /proc/sys
 mount -o remount,ro,bind /proc/sys
-for place in /tmp /var/tmp /var/lib /run /mnt /dev/shm /etc/systemd/system; do
+for place in /tmp /var/tmp /var/lib /var/log /run /mnt /dev/shm /etc/systemd/system; do
   mount -t tmpfs -o mode=755 tmpfs $place
 done
 """
@@ -126,8 +126,9 @@ def own_systemd(tmp_path: Path) -> Iterator[Systemd]:
     command = [*unshare, "--ipc", "--net", "--cgroup", "sh", "-ec", _SET_UP, "sh"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["sh", "-c", 'echo 0 >"$0/cgroup.procs" && exec "$@"', group, *command]
-            + [python, packages, ROOT / "src"],
+            ["setpriv", "--pdeathsig", "KILL"]  # should this process be killed
+            + ["sh", "-c", 'echo 0 >"$0/cgroup.procs" && exec "$@"', str(group), *command]
+            + [python, packages, str(ROOT / "src")],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -36,6 +36,9 @@ class FakeTun:
         self.can_offload = can_offload
         self.written: list[Offloaded] = []
         self.takes = True
+        self.answers: list[bytes] = []
+        """What the system sends when something is written."""
+
         self.offload = False
         self.reading = False
         self.closed = False
@@ -55,6 +58,11 @@ class FakeTun:
         if self.takes:
             self.written.append((header, packet))
         return self.takes
+
+    def read_now(self) -> None:
+        answers, self.answers = self.answers, []
+        if answers:
+            self.bring(*answers)
 
     def set_offload(self, wanted: bool) -> None:
         self.offload = wanted
@@ -91,7 +99,7 @@ class FakeHost:
         self.refuses = ""
         self.undone = 0
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         self.cleaned += 1
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:

@@ -30,7 +30,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 PROGRAM = [sys.executable, "-c", "from tunnel_rs.cli.vpn import main; main()"]
 SELF_HOSTED = [sys.executable, "-c", "from tunnel_rs.cli.main import main; main()"]
 DIRECT = ("--relay-url", "none", "--dns-server", "none")
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 SERVER_ADDRESS, FAR, FAR_SIDE = "192.0.2.1", "198.51.100.7", "198.51.100.1"
 SERVER_ADDRESS6 = "2001:db8:1::1"

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.support.ip_packets import tcp, udp
+from tests.support.ip_packets import burst, packed, tcp, udp
 from tests.support.memory_link import MemoryStream, Sizes, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import until
@@ -129,6 +129,20 @@ async def test_what_breaks_the_framing_ends_it(sent: bytes) -> None:
     await until(lambda: bool(made.ends))
     assert isinstance(made.ends[0], ProtocolError)
     await until(lambda: made.other.events == ["reset 0", "stop 0"])
+
+
+async def test_small_packets_are_joined_for_an_address_that_ends_here() -> None:
+    packets = burst(("10.0.0.2", "10.0.0.1"), [bytes(1000)] * 3)
+    elsewhere = burst(("10.0.0.2", "10.0.0.7"), [bytes(1000)] * 3)
+    here = (packed("10.0.0.1"),)
+    made = await bench(ends_here=here, heartbeat=Heartbeat(0.0, patience=1e9))
+    made.channel.start()
+    made.other.stream.write(b"".join(map(packet_frame, packets + elsewhere)))
+    await until(lambda: len(made.packets) == 4)
+    assert [len(packet) for _, packet in made.packets] == [3052, 1052, 1052, 1052]
+    assert made.packets[0][0] is not NO_OFFLOAD
+    assert made.traffic.received_packets == 6
+    assert made.traffic.received_bytes == 6 * 1052
 
 
 async def test_a_forged_super_packet_ends_it() -> None:

@@ -1,13 +1,13 @@
 """Tests of `tunnel_rs.vpn.client`, with a server played over memory links."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 
 import pytest
-from tests.support.ip_packets import udp
+from tests.support.ip_packets import burst, udp
 from tests.support.memory_link import MemoryLink, MemoryStream, link_pair
 from tests.support.recorder import Recorder
 from tests.support.sockets import until
@@ -46,6 +46,7 @@ class Bench:
     def __init__(self, *answers: VpnResponse | TunnelError, **settings: Any) -> None:
         self.tun, self.host = FakeTun(), FakeHost()
         self.reports: list[Report] = []
+        self.network: object = "at home"
         self.links: list[MemoryLink] = []
         self.requests: list[VpnRequest] = []
         self._answers = list(answers) or [WELCOME]
@@ -58,7 +59,13 @@ class Bench:
             self.reports.append,
             random=lambda: 0.0,
             device_id=77,
+            network=self._look,
         )
+
+    def _look(self) -> object:
+        if self.network is None:
+            raise OSError("the system does not tell")
+        return self.network
 
     async def _connect(self) -> MemoryLink:
         answer = self._answers[0] if len(self._answers) == 1 else self._answers.pop(0)
@@ -100,15 +107,12 @@ async def running(bench: Bench) -> AsyncIterator[Bench]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Waiting between attempts takes no time; the waits are noted."""
     waits: list[float] = []
-    real: Callable[..., Any] = asyncio.wait
 
-    async def wait(futures: Any, *, timeout: float | None = None, **more: Any) -> Any:
-        if timeout is not None:
-            waits.append(timeout)
-            timeout = 0.0
-        return await real(futures, timeout=timeout, **more)
+    async def wait(client: VpnClient, delay: float) -> None:
+        waits.append(delay)
+        await asyncio.sleep(0)
 
-    monkeypatch.setattr("tunnel_rs.vpn.client.asyncio.wait", wait)
+    monkeypatch.setattr(VpnClient, "_wait", wait)
     return waits
 
 
@@ -210,6 +214,18 @@ async def test_packets_flow_both_ways_and_are_counted() -> None:
         await until(lambda: traffic.dropped == {"refused by the system": 1})
 
 
+async def test_answers_of_the_system_leave_at_once_and_segments_arrive_joined() -> None:
+    async with running(Bench()) as bench:
+        recorder = await bench.data_stream()
+        await until(lambda: bench.tun.reading)
+        answer = udp("10.7.0.2", "10.7.0.1", (1, 2))
+        bench.tun.answers = [answer]
+        segments = burst(("10.7.0.1", "10.7.0.2"), [bytes(1000)] * 2)
+        recorder.stream.write(PONG + b"".join(map(packet_frame, segments)))
+        await until(lambda: bytes(recorder.data) == PING + packet_frame(answer))
+        assert [len(packet) for packet in bench.tun.packets] == [2052]
+
+
 async def test_a_server_that_does_not_read_stops_the_reading_of_the_device() -> None:
     async with running(Bench()) as bench:
         recorder = await bench.data_stream()
@@ -248,11 +264,23 @@ async def test_attempts_are_spaced_wider_and_wider_until_the_limit(quick: list[f
     assert bench.tun.closed and bench.host.undone == 1
 
 
-async def test_news_of_the_network_end_the_waiting() -> None:
+async def test_news_of_a_relay_end_the_waiting() -> None:
     async with running(Bench(UnreachableError("no answer"), WELCOME)) as bench:
         bench.client.retry_now()  # nothing waits yet
         await until(lambda: len(bench.lost()) == 1)
         bench.client.retry_now()
+        async with asyncio.timeout(0.9):
+            await bench.data_stream()
+
+
+@pytest.mark.parametrize("network", ["elsewhere", None])
+async def test_another_network_ends_the_waiting(
+    monkeypatch: pytest.MonkeyPatch, network: object
+) -> None:
+    monkeypatch.setattr("tunnel_rs.vpn.client.LOOK_EVERY", 0.01)
+    async with running(Bench(UnreachableError("no answer"), WELCOME)) as bench:
+        await until(lambda: len(bench.lost()) == 1)
+        bench.network = network
         async with asyncio.timeout(0.9):
             await bench.data_stream()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from tests.support.ip_packets import packed, udp
+from tests.support.ip_packets import burst, packed, udp
 from tests.support.memory_link import MemoryStream
 from tests.support.recorder import Recorder
 from tests.support.sockets import until
@@ -161,6 +161,16 @@ async def test_packets_flow_both_ways() -> None:
         recorder.data.clear()
         bench.tun.bring(back)
         await until(lambda: bytes(recorder.data) == packet_frame(back))
+
+
+async def test_segments_for_the_server_itself_reach_the_system_joined() -> None:
+    for can_offload, sizes in ((True, [2052]), (False, [1052, 1052])):
+        async with ServerBench(can_offload=can_offload) as bench:
+            _, _, recorder = await joined(bench)
+            segments = burst(("10.7.0.2", "10.7.0.1"), [bytes(1000)] * 2)
+            recorder.stream.write(b"".join(map(packet_frame, segments)))
+            await until(lambda: bool(bench.tun.written))
+            assert [len(packet) for packet in bench.tun.packets] == sizes
 
 
 async def test_super_packets_only_for_who_can_take_them() -> None:

@@ -36,8 +36,10 @@ class FakeChannel:
     overrun: int = 0
     pauses_after: int = 1_000_000
     sent: list[Offloaded] = field(default_factory=list)
+    sends: int = 0
 
     def send(self, packets: list[Offloaded]) -> None:
+        self.sends += 1
         self.sent += packets
         self.paused = self.paused or len(self.sent) >= self.pauses_after
 
@@ -134,9 +136,10 @@ async def test_from_client_to_client(isolated: bool) -> None:
     one, _ = bench.add(2)
     _, other = bench.add(3)
     packet = udp("10.7.0.2", "10.7.0.3", (1, 2))
-    bench.send(one, packet)
-    assert other.packets == ([] if isolated else [packet])
-    assert one.traffic.dropped == ({"isolated": 1} if isolated else {})
+    bench.send(one, packet, packet)
+    assert other.packets == ([] if isolated else [packet] * 2)
+    assert other.sends == (0 if isolated else 1)
+    assert one.traffic.dropped == ({"isolated": 2} if isolated else {})
     assert bench.tun.packets == [], "the kernel never sees it"
 
 
@@ -153,6 +156,15 @@ async def test_where_clients_may_send_to() -> None:
     bench.send(session, *good, *bad, *bad)
     assert bench.tun.packets == good
     assert session.traffic.dropped == {"not allowed": 4}
+
+
+async def test_what_the_system_answers_at_once_is_passed_on_at_once() -> None:
+    bench = Bench()
+    session, channel = bench.add(2)
+    answer = udp(SERVER4, "10.7.0.2", (2, 1))
+    bench.tun.answers = [answer]
+    bench.send(session, udp("10.7.0.2", SERVER4, (1, 2)))
+    assert channel.packets == [answer]
 
 
 async def test_what_the_system_does_not_take_is_counted() -> None:
@@ -188,6 +200,28 @@ async def test_nat64_obeys_the_policy_for_the_ipv4_address() -> None:
     bench.send(session, echo("fd07::2", "64:ff9b::203.0.113.7", 1))
     assert len(bench.tun.packets) == 1
     assert session.traffic.dropped == {"not allowed": 1}
+
+
+async def test_nat64_is_no_way_round_the_isolation_of_clients() -> None:
+    for isolated in (True, False):
+        bench = Bench(nat64=NAT64, client_isolation=isolated)
+        session, _ = bench.add(2)
+        bench.add(3)
+        bench.send(session, echo("fd07::2", "64:ff9b::10.7.0.3", 1))
+        bench.send(session, echo("fd07::2", "64:ff9b::224.0.0.1", 1))
+        assert len(bench.tun.packets) == (0 if isolated else 1)
+        assert session.traffic.dropped["multicast"] == 1
+
+
+async def test_flows_of_a_client_end_with_it_unless_it_was_replaced() -> None:
+    bench = Bench(nat64=NAT64)
+    session, _ = bench.add(2)
+    bench.send(session, echo("fd07::2", "64:ff9b::198.51.100.7", 1))
+    again, _ = bench.add(2)
+    bench.switch.remove(session)
+    assert bench.switch.nat64_flows == 1
+    bench.switch.remove(again)
+    assert bench.switch.nat64_flows == 0
 
 
 async def test_super_packets_are_cut_up_for_nat64() -> None:

@@ -14,7 +14,6 @@ from tunnel_rs.config.build import ClientConfig, build_client
 from tunnel_rs.config.operations import OperationSettings, operation_settings
 from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus, UsageError
-from tunnel_rs.net.link import Link
 from tunnel_rs.reports import Reporter
 
 
@@ -45,19 +44,13 @@ async def _forward(
     config: ClientConfig, settings: OperationSettings, report: Reporter
 ) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
+    from tunnel_rs.api import Client
     from tunnel_rs.cli.control_commands import client_commands
     from tunnel_rs.cli.operations import Operations
-    from tunnel_rs.forward.client import ForwardClient
-    from tunnel_rs.iroh.endpoint import Endpoint
 
     async with Operations(settings, Role.CLIENT, report, os.environ) as operations:
         report = operations.report
-        endpoint = await Endpoint.bind(config.endpoint, accept=False, report=report)
-
-        async def connect() -> Link:
-            return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
-
-        client = ForwardClient(config.forward, connect, report)
-        endpoint.on_relay_up = client.retry_now
-        operations.observe(endpoint.endpoint_id, client, client_commands(client))
-        return await run_client(endpoint, client, report)
+        client = await Client.bind(config, report)
+        forward = client.forward
+        operations.observe(client.endpoint.endpoint_id, forward, client_commands(forward))
+        return await run_client(client.endpoint, forward, report)

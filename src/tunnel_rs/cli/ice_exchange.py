@@ -1,5 +1,6 @@
 """Manual mode at the terminal: shows our block, reads the other side's."""
 
+import asyncio
 import io
 import json
 import os
@@ -10,11 +11,12 @@ from pathlib import Path
 from tunnel_rs.cli.console import Console
 from tunnel_rs.config.ice_build import Exchange
 from tunnel_rs.errors import ProtocolError
-from tunnel_rs.net.paste import read_block, write_block
+from tunnel_rs.net.paste import drop_typed, read_block, write_block
 from tunnel_rs.proto.manual_text import BlockKind, encode_block, encode_payload
 from tunnel_rs.reports import Notice
 
 STDIN = 0
+_PASTE_TIME = 0.5
 
 _OTHER_SIDE = {BlockKind.OFFER: "server", BlockKind.ANSWER: "client"}
 
@@ -68,6 +70,10 @@ class TerminalExchange:
                     raise
                 self._console.report(Notice("warning", f"{error}; paste it once more:"))
                 continue
+            if at_terminal:
+                drop_typed(self._stdin)
+                # A paste may still be coming.
+                asyncio.get_running_loop().call_later(_PASTE_TIME, drop_typed, self._stdin)
             if trimmed:
                 self._say(f"hint: {trimmed} line(s) before the {kind.lower()} were left out")
             return body

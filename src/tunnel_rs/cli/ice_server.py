@@ -12,11 +12,15 @@ from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.ice_options import ice_options, load, warn
 from tunnel_rs.cli.options import output_options
+from tunnel_rs.cli.running import sample_tunnel
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.config.ice_build import IceServerConfig, build_server
+from tunnel_rs.config.ice_schema import DEFAULT_RELAYS
 from tunnel_rs.config.operations import OperationSettings, operation_settings
 from tunnel_rs.config.option import Role
 from tunnel_rs.errors import ExitStatus, TunnelError
+from tunnel_rs.forward.settings import ServerSettings
+from tunnel_rs.ice.settings import NostrSettings
 from tunnel_rs.reports import Notice, Reporter
 
 PROGRAM = "tunnel-rs-ice"
@@ -83,7 +87,7 @@ async def _serve(
             return _allowed(changed)
 
         operations.observe(None, forwarding, server_commands(forwarding, reload))
-        report(Notice("info", _allowed(config)))
+        _announce(config, report)
         with StopSignals(reload=partial(_quietly, reload)) as signals:
             if nostr is not None:
                 running = nostr.run()
@@ -104,6 +108,25 @@ def _read_again(reread: Callable[[], IceServerConfig], report: Reporter) -> IceS
 def _quietly(reload: Callable[[], str]) -> None:
     with contextlib.suppress(TunnelError):  # it is told
         reload()
+
+
+def _announce(config: IceServerConfig, report: Reporter) -> None:
+    report(Notice("info", _allowed(config)))
+    if config.nostr is not None:
+        report(Notice("info", f"our npub: {config.nostr.key.public_key.npub}"))
+        report(Notice("info", f"on the client: {_client_command(config.forward, config.nostr)}"))
+
+
+def _client_command(forward: ServerSettings, nostr: NostrSettings) -> str:
+    """What the client's side may type."""
+    relays = () if nostr.relays == DEFAULT_RELAYS else nostr.relays
+    words = (
+        "tunnel-rs-ice client nostr --nsec-file CLIENT.nsec",
+        f"--peer-npub {nostr.key.public_key.npub}",
+        *(f"--relay {relay}" for relay in relays),
+        sample_tunnel(forward),
+    )
+    return " ".join(words)
 
 
 def _allowed(config: IceServerConfig) -> str:

@@ -8,34 +8,26 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
-from tunnel_rs.errors import ExitStatus, LinkClosedError, TunnelError
+from tunnel_rs.errors import ExitStatus, TunnelError
 from tunnel_rs.forward.settings import Network, ServerSettings
 from tunnel_rs.iroh.settings import EndpointSettings
-from tunnel_rs.net.link import Link
-from tunnel_rs.net.tasks import ScopeFullError, TaskScope
+from tunnel_rs.net.accepting import (
+    MAX_LINKS,
+    Acceptor,
+    Closable,
+    Servant,
+    accept_links,
+    close_in_time,
+)
+from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter, ServerReady, ServerStarting
 from tunnel_rs.values import EndpointId, HostPort, SocketAddr, SourceUrl
 from tunnel_rs.values import Protocol as Carried
 
-_CLOSE_TIME = 1.0
-"""Seconds to tell the peers that we go; past it they find out by themselves."""
-
-_MAX_LINKS = 4096
-"""Links served at a time. Those that are not authenticated are limited far below, by the server."""
-
-_BUSY = 3
-"""Application close code for a link above `_MAX_LINKS`."""
-
 _log = logging.getLogger("tunnel_rs")
 
 
-class Closable(Protocol):
-    """What has to be closed in the end, whatever happened."""
-
-    async def close(self, code: int = 0, reason: str = "done") -> None: ...
-
-
-class LinkSource(Closable, Protocol):
+class LinkSource(Acceptor, Closable, Protocol):
     """Where the links of clients come from."""
 
     @property
@@ -49,15 +41,6 @@ class LinkSource(Closable, Protocol):
 
     async def online(self) -> None:
         """Raises TunnelError when nobody can reach us."""
-
-    async def accept(self) -> Link:
-        """Raises LinkClosedError once closed."""
-
-
-class Servant(Protocol):
-    """What serves one link to its end."""
-
-    async def serve(self, link: Link) -> None: ...
 
 
 class LinkServer(Servant, Protocol):
@@ -92,7 +75,7 @@ async def run_server(
     """
     report(starting(endpoint.endpoint_id, settings, reach))
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
-        async with TaskScope("links", on_failure=log_failure, limit=_MAX_LINKS) as links:
+        async with TaskScope("links", on_failure=log_failure, limit=MAX_LINKS) as links:
             try:
                 serving = serve_links(endpoint, server, links, report)
                 return await run_until_signal(serving, server.close, signals, report)
@@ -165,28 +148,6 @@ async def _get_online(endpoint: LinkSource, report: Reporter) -> None:
     report(ServerReady(endpoint.endpoint_id, addresses, ways))
 
 
-async def accept_links(endpoint: LinkSource, server: Servant, links: TaskScope) -> None:
-    """Serve every link that comes, each in a task of its own, until the endpoint is closed."""
-    while True:
-        try:
-            link = await endpoint.accept()
-        except LinkClosedError:
-            return
-        try:
-            links.spawn(server.serve(link), link.peer.short)
-        except ScopeFullError:
-            link.close(_BUSY, "busy")
-
-
-async def close_in_time(endpoint: Closable) -> None:
-    """Close, but do not wait for ever."""
-    try:
-        async with asyncio.timeout(_CLOSE_TIME):
-            await endpoint.close()
-    except TimeoutError:
-        _log.debug("closing took longer than %s s", _CLOSE_TIME)
-
-
 def log_failure(name: str, error: Exception) -> None:
     """A `FailureCallback`: a fault of ours."""
     _log.error("internal error in %s", name, exc_info=error)
@@ -209,18 +170,23 @@ def client_command(
     endpoint_id: EndpointId, settings: ServerSettings, reach: EndpointSettings
 ) -> str:
     """A client's command for a source that this server allows."""
+    words = (
+        f"tunnel-rs client --server-node-id {endpoint_id}",
+        *reach_options(reach),
+        f"{sample_tunnel(settings)} --auth-token TOKEN",
+    )
+    return " ".join(words)
+
+
+def sample_tunnel(settings: ServerSettings) -> str:
+    """A client's options for a source that this server allows."""
     if settings.allowed_tcp:
         source = SourceUrl(Carried.TCP, HostPort(_sample(settings.allowed_tcp[0]), 22))
         target = HostPort("127.0.0.1", 2222)
     else:
         source = SourceUrl(Carried.UDP, HostPort(_sample(settings.allowed_udp[0]), 53))
         target = HostPort("127.0.0.1", 5353)
-    words = (
-        f"tunnel-rs client --server-node-id {endpoint_id}",
-        *reach_options(reach),
-        f"--source {source} --target {target} --auth-token TOKEN",
-    )
-    return " ".join(words)
+    return f"--source {source} --target {target}"
 
 
 def reach_options(reach: EndpointSettings) -> Iterator[str]:

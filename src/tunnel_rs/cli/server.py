@@ -54,22 +54,21 @@ async def _serve(
     reread: Callable[[], ServerSettings],
 ) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
+    from tunnel_rs.api import Server
     from tunnel_rs.cli.control_commands import server_commands
     from tunnel_rs.cli.operations import Operations
-    from tunnel_rs.forward.server import ForwardServer
-    from tunnel_rs.iroh.endpoint import Endpoint
 
     async with Operations(settings, Role.SERVER, report, os.environ) as operations:
         report = operations.report
-        endpoint = await Endpoint.bind(config.endpoint, accept=True, report=report)
-        server = ForwardServer(config.forward, report=report)
+        server = await Server.bind(config, report)
+        forward = server.forward
 
         def read_again() -> ServerSettings:
             operations.reopen()
             return reread()
 
-        commands = server_commands(server, partial(reload_server, server, report, read_again))
-        operations.observe(endpoint.endpoint_id, server, commands)
+        commands = server_commands(forward, partial(reload_server, forward, report, read_again))
+        operations.observe(server.endpoint_id, forward, commands)
         return await run_server(
-            config.forward, config.endpoint, endpoint, server, report, read_again
+            config.forward, config.endpoint, server.endpoint, forward, report, read_again
         )

@@ -52,23 +52,16 @@ class Kind:
         return self.words[0] == "tunnel-rs-vpn"
 
 
-def _checked(kind: Kind) -> Callable[[Path], Values | None]:
-    """Reads the configuration of a kind."""
-    match kind.name:
-        case "relay":
-            return lambda path: _none(load_relay(path, {}))
-        case "dns-server":
-            return lambda path: _none(load_dns_server(path, os.environ))
-    return lambda path: _values(kind, path)
-
-
-def _none(_: object) -> None:
-    return None
-
-
-def _values(kind: Kind, path: Path) -> Values:
+def _read(kind: Kind, path: Path) -> Values | None:
+    """Read a configuration as its program would, with none of our environment: a service has none
+    of it. Raises ConfigError. None: it names no files that could be given on the command line."""
+    if kind.name == "relay":
+        load_relay(path, {})
+        return None
+    if kind.name == "dns-server":
+        load_dns_server(path, {})
+        return None
     assert kind.role is not None and kind.build is not None
-    # A service has none of our environment, so that what is only there is missing.
     values = collect(kind.role, {}, {}, ConfigFile.read(path))
     kind.build(values)
     return values
@@ -96,6 +89,9 @@ KINDS: Mapping[str, Kind] = {
 _SECRETS = frozenset({schema.SECRET_FILE.name, schema.AUTH_TOKEN_FILE.name, "relay_token_file"})
 """Files with secrets that are read once, at the start. Those read again on SIGHUP are not among
 them: what systemd hands over is a copy."""
+
+_WRITTEN = frozenset({"audit_log", "control_socket"})
+"""Files that a program makes: they may be anywhere, and need not be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +150,7 @@ def make_plan(
     config = Path(os.path.abspath(config))
     if not str(config).isprintable():
         raise UsageError(f"--config: {quoted(str(config))}: give it a name without control marks")
-    values = _checked(kind)(config)
+    values = _read(kind, config)
     files = tuple(named_files(values)) if values is not None else ()
     program = program_words(kind.words, Path(sys.executable), shutil.which)
     return Plan(kind, scope, config, program, run_as, instance, files)
@@ -164,7 +160,8 @@ def named_files(values: Values) -> Iterator[NamedFile]:
     """The files a configuration names, with absolute paths: a service starts elsewhere."""
     for option in options_for(values.role):
         path = values.get(option)
-        if option.kind is kinds.FILE and option.flags and isinstance(path, Path):
+        is_named = option.kind is kinds.FILE and option.flags and option.name not in _WRITTEN
+        if is_named and isinstance(path, Path):
             absolute = Path(os.path.abspath(path))
             yield NamedFile(option.flags[-1], option.name, absolute, option.name in _SECRETS)
 

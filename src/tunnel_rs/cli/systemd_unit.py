@@ -110,12 +110,14 @@ def _command(plan: Plan) -> str:
 def _system_places(plan: Plan) -> Iterator[str]:
     """Whom it runs as, and the directories it may write to."""
     if plan.kind.is_vpn:
-        yield "RuntimeDirectory=tunnel-rs"
-        yield "RuntimeDirectoryPreserve=yes"
         return
     yield f"User={plan.run_as or USER}"
-    yield f"RuntimeDirectory=tunnel-rs/{plan.name}"
-    yield f"Environment=XDG_RUNTIME_DIR=%t/tunnel-rs/{plan.name}"
+    # Where root's `tunnel-rs status` looks for control sockets; other services have theirs there.
+    yield "RuntimeDirectory=tunnel-rs"
+    yield "RuntimeDirectoryMode=0700"
+    yield "RuntimeDirectoryPreserve=yes"
+    yield "Environment=XDG_RUNTIME_DIR=%t"
+    yield "LogsDirectory=tunnel-rs"
     if plan.kind.keeps_data:
         yield "StateDirectory=tunnel-rs"
         yield "Environment=XDG_DATA_HOME=%S"
@@ -154,9 +156,11 @@ def _capabilities(plan: Plan) -> str:
 
 
 def _process_sandbox() -> Iterator[str]:
-    """What the process cannot do to itself; works in a user's manager too."""
+    """What the process cannot do to itself; works in a user's manager too.
+
+    `MemoryDenyWriteExecute` is not among it: cffi makes the callbacks of pynostr at run time.
+    """
     yield "LockPersonality=yes"
-    yield "MemoryDenyWriteExecute=yes"
     yield "NoNewPrivileges=yes"
     yield "RestrictNamespaces=yes"
     yield "RestrictRealtime=yes"

@@ -61,7 +61,7 @@ async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
                 return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
 
             client = VpnClient(config.vpn, tun, host, connect, report)
-            endpoint.on_relay_up = client.retry_now
+            endpoint.on_change = client.retry_now
             async with answering("vpn-client", lambda: of_client(client), report):
                 return await run_client(endpoint, client, report)
         finally:
@@ -102,4 +102,4 @@ async def _clean() -> None:
     from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
 
     with InstanceLock(vpn_client_lock(os.environ)):
-        await host_network().clean(client=True)
+        await host_network().clean(None, client=True)

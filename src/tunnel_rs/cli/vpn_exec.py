@@ -3,7 +3,6 @@
 import os
 import signal
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +11,11 @@ from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.hints import warn_of_exposed_secrets
 from tunnel_rs.cli.options import load, output_options, source_options
-from tunnel_rs.cli.running import close_in_time
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.vpn_build import VpnClientConfig, build_vpn_client
 from tunnel_rs.errors import ExitStatus
+from tunnel_rs.net.accepting import close_in_time
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Reporter
@@ -24,8 +23,6 @@ from tunnel_rs.reports import Reporter
 if TYPE_CHECKING:
     from tunnel_rs.net.namespace import Namespace
     from tunnel_rs.vpn.client import VpnClient
-
-_EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -61,9 +58,9 @@ async def _execute(config: VpnClientConfig, command: tuple[str, ...], report: Re
         async def connect() -> Link:
             return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
 
-        settings = replace(config.vpn, routes=_EVERYTHING)
+        settings = replace(config.vpn, routes=(), kill_switch=False)
         client = VpnClient(settings, tun, namespace, connect, report)
-        endpoint.on_relay_up = client.retry_now
+        endpoint.on_change = client.retry_now
         try:
             return await _until_the_command_ends(client, namespace, report)
         finally:

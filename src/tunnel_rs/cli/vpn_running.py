@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from tunnel_rs.cli.running import (
     LinkSource,
-    close_in_time,
     log_failure,
     reach_options,
     serve_links,
@@ -15,6 +14,7 @@ from tunnel_rs.cli.running import (
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
 from tunnel_rs.errors import ExitStatus, LocalError, TunnelError
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.net.accepting import close_in_time
 from tunnel_rs.net.control_socket import ControlSocket, Request, runtime_directory
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter, VpnServerStarting

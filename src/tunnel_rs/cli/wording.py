@@ -63,7 +63,13 @@ def line(report: Report) -> Line:
         return Line(Level.INFO, "stopping; press Ctrl-C again to end at once")
     if isinstance(report, reports.VpnServerStarting):
         return Line(Level.INFO, _vpn_starting(report))
-    found = _of_server(report) or _of_client(report) or _of_session(report) or _of_vpn(report)
+    found = (
+        _of_paths(report)
+        or _of_server(report)
+        or _of_client(report)
+        or _of_session(report)
+        or _of_vpn(report)
+    )
     found = found or Line(Level.DEBUG, repr(report))
     return Line(found.level, printable(found.text), found.color)
 
@@ -158,12 +164,27 @@ def _of_client(report: Report) -> Line | None:
             return Line(Level.WARNING, f"tunnel is down: {reason}; {then}", "yellow")
         case reports.RelayLost(relay, reason):
             return Line(Level.WARNING, f"relay {relay} is lost: {reason}; trying again", "yellow")
-        case reports.PathChanged(way):
-            return Line(Level.INFO, f"tunnel goes by {way} now", "green")
         case reports.Listening(address, source):
             leads_to = f"{address} -> {source}" if source else f"{address} (SOCKS5 proxy)"
             return Line(Level.INFO, f"listening on {leads_to}")
     return None
+
+
+def _of_paths(report: Report) -> Line | None:
+    match report:
+        case reports.PathChanged(way, rtt, before, peer):
+            who = f"client {peer.short}: " if peer else ""
+            time = "" if rtt is None else f", {_milliseconds(rtt)}"
+            return Line(Level.INFO, f"{who}{way}{time} (was {before})", "green")
+        case reports.PathsSeen(paths, peer):
+            who = f"client {peer.short}: " if peer else ""
+            return Line(Level.DETAIL, f"{who}paths: {', '.join(map(str, paths))}")
+    return None
+
+
+def _milliseconds(seconds: float) -> str:
+    """With one digit behind the point where it matters."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
 
 
 def _of_session(report: Report) -> Line | None:

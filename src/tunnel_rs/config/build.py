@@ -74,8 +74,9 @@ def allowed_networks(values: Values) -> tuple[tuple[Network, ...], tuple[Network
     return allowed_tcp, allowed_udp
 
 
-def build_client(values: Values) -> ClientConfig:
-    """Check that a client has all it needs, and read its token file.
+def build_client(values: Values, *, needs_tunnels: bool = True) -> ClientConfig:
+    """Check that a client has all it needs, and read its token file. Without `needs_tunnels` it may
+    listen nowhere.
 
     Raises UsageError or ConfigError for the first thing that is missing or wrong.
     """
@@ -86,7 +87,7 @@ def build_client(values: Values) -> ClientConfig:
     stdio = values.get(schema.STDIO)
     forward = ClientSettings(
         stdio=stdio_source(values) if stdio else None,
-        tunnels=() if stdio else tunnels(values),
+        tunnels=() if stdio else tunnels(values, needed=needs_tunnels),
         socks5=values.get(schema.SOCKS5),
         auth_token=auth_token(values),
         # A stream on stdin and stdout cannot be resumed: when the link is lost, it is over.
@@ -118,9 +119,19 @@ def endpoint_settings(values: Values, key: Secret[bytes] | None) -> EndpointSett
         relays=reach.relays,
         public_relays=reach.public_relays,
         relay_only=reach.relay_only,
+        direct_only=values.get(schema.DIRECT_ONLY),
+        stun_servers=values.get(schema.STUN_SERVERS),
+        port_mapping=_may_map_ports(values) and not reach.relay_only,
         relay_ca_file=values.get(schema.RELAY_CA_FILE),
         discovery=reach.discovery,
         transport=transport(values),
+    )
+
+
+def _may_map_ports(values: Values) -> bool:
+    """Only where there is the option: a VPN's packets to the router would go into the VPN."""
+    return schema.PORT_MAPPING in schema.options_for(values.role) and values.get(
+        schema.PORT_MAPPING
     )
 
 
@@ -228,10 +239,11 @@ def stdio_source(values: Values) -> SourceUrl:
     return sources[0]
 
 
-def tunnels(values: Values) -> tuple[Tunnel, ...]:
-    """The tunnels, at least one unless there is SOCKS5. Raises UsageError or ConfigError."""
+def tunnels(values: Values, *, needed: bool = True) -> tuple[Tunnel, ...]:
+    """The tunnels, if `needed` at least one unless there is SOCKS5. Raises UsageError or
+    ConfigError."""
     found = values.get(schema.TUNNELS) or tuple(_pairs(values))
-    if not found and values.get(schema.SOCKS5) is None:
+    if needed and not found and values.get(schema.SOCKS5) is None:
         if values.origin(schema.TUNNELS).rank is not Rank.DEFAULT:
             raise values.origin(schema.TUNNELS).error("is empty; add a tunnel")
         advice = " (or --socks5)"

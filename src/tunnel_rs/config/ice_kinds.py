@@ -4,10 +4,10 @@ from urllib.parse import urlsplit
 
 from tunnel_rs.config.kinds import Kind, text, texts
 from tunnel_rs.config.suggestions import did_you_mean
-from tunnel_rs.proto.ice_servers import TurnServer, parse_stun_server, parse_turn_server
+from tunnel_rs.proto.ice_servers import TurnServer, parse_turn_server
 from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey
 from tunnel_rs.proto.signalling import Encryption
-from tunnel_rs.values import HostPort, check_host, quoted
+from tunnel_rs.values import check_host, quoted
 
 MAX_URL = 512
 
@@ -45,7 +45,6 @@ def _parse_encryption(given: str) -> Encryption:
     return Encryption(given)
 
 
-STUN_SERVERS: Kind[tuple[HostPort, ...]] = texts("host:port", parse_stun_server)
 TURN_SERVERS: Kind[tuple[TurnServer, ...]] = texts(
     "turn:user:password@host", parse_turn_server, secret=True
 )

@@ -35,7 +35,7 @@ DEFAULT_RELAYS = (
 
 STUN_SERVERS: Option[tuple[HostPort, ...]] = Option(
     "stun_servers",
-    ice_kinds.STUN_SERVERS,
+    kinds.STUN_SERVERS,
     DEFAULT_STUN_SERVERS,
     BOTH,
     "STUN server that tells our address as seen from outside; all are asked at once.",

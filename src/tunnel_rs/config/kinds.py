@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.forward.settings import Network, Tunnel
 from tunnel_rs.iroh.discovery_settings import NO_DISCOVERY, parse_pkarr_url
+from tunnel_rs.proto.ice_servers import parse_stun_server
 from tunnel_rs.proto.identity import decode_secret_key
 from tunnel_rs.proto.policy import parse_network
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -292,6 +293,7 @@ HOST_PORT = text("host:port", lambda given: HostPort.parse(given, allow_port_zer
 NETWORKS: Kind[tuple[Network, ...]] = texts("an IPv4 or IPv6 network", parse_network)
 BIND_ADDRESS = text("ip:port", lambda given: SocketAddr.parse(given, allow_port_zero=True))
 PEER_ADDRESSES = texts("ip:port", SocketAddr.parse)
+STUN_SERVERS = texts("host:port", parse_stun_server)
 CONGESTION_CONTROLLER = text("cubic or newreno", _parse_congestion_controller)
 DNS_SERVER = text("a URL like https://host/pkarr, or none", _parse_dns_server)
 RELAYS = texts("https://host[:port], or none", _parse_relay)

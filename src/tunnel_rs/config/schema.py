@@ -237,6 +237,36 @@ RELAY_ONLY: Option[bool] = Option(
     "Use the relays given by --relay-url and nothing else: no UDP, no discovery of any kind.",
     flags=("--relay-only",),
 )
+DIRECT_ONLY: Option[bool] = Option(
+    "direct_only",
+    kinds.SWITCH,
+    False,
+    CLIENT,
+    "Forward over direct paths only. Relays help to find one and carry nothing else; when there is "
+    "no direct path within the connect timeout, the attempt fails.",
+    key="iroh.direct_only",
+    flags=("--direct-only",),
+)
+STUN_SERVERS: Option[tuple[HostPort, ...]] = Option(
+    "stun_servers",
+    kinds.STUN_SERVERS,
+    (),
+    BOTH,
+    "STUN servers that tell our address as seen from outside, asked where no relay tells it.",
+    key="iroh.stun_servers",
+    flags=("--stun-server",),
+    metavar="HOST[:PORT]",
+)
+PORT_MAPPING: Option[bool] = Option(
+    "port_mapping",
+    kinds.SWITCH,
+    True,
+    BOTH,
+    "Ask the router for a port that leads to us (PCP, NAT-PMP, UPnP), so that peers reach us "
+    "directly; it is given back at the end.",
+    key="iroh.port_mapping",
+    flags=("--port-mapping",),
+)
 RELAY_TOKEN: Option[Secret[str] | None] = Option(
     "relay_token",
     kinds.RELAY_TOKEN,
@@ -362,6 +392,9 @@ OPTIONS: tuple[Option[object], ...] = (
     BIND,
     RELAY_URLS,
     RELAY_ONLY,
+    DIRECT_ONLY,
+    STUN_SERVERS,
+    PORT_MAPPING,
     RELAY_TOKEN,
     RELAY_TOKEN_FILE,
     RELAY_CA_FILE,
@@ -391,6 +424,8 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
     Exclusion(RELAY_TOKEN, RELAY_TOKEN_FILE),
     Exclusion(RELAY_ONLY, BIND),
     Exclusion(RELAY_ONLY, PEER_ADDRS),
+    Exclusion(RELAY_ONLY, DIRECT_ONLY),
+    Exclusion(RELAY_ONLY, STUN_SERVERS),
 )
 
 

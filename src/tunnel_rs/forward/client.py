@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable
 from itertools import count
 
 from tunnel_rs.errors import LocalError, TunnelError, UnreachableError, UsageError
 from tunnel_rs.forward.dialogue import DONE
-from tunnel_rs.forward.local_tcp import ClientParts, listen_tcp
+from tunnel_rs.forward.local_tcp import ClientParts, join_source, listen_tcp
 from tunnel_rs.forward.local_udp import UdpListener, listen_udp
 from tunnel_rs.forward.sessions import Sessions
 from tunnel_rs.forward.settings import ClientSettings, Tunnel
@@ -76,6 +77,19 @@ class ForwardClient:
             self.sessions.abort_all("the client is shutting down")
             if self._uplink.link is not None:
                 self._uplink.link.close(DONE, "done")
+
+    async def join(self, sock: socket.socket, source: SourceUrl) -> None:
+        """Forward a connected stream socket, which is ours from now on, to a TCP `source`. Returns
+        once bytes flow. Raises TargetError when the server declines, and UnreachableError."""
+        parts = self._parts
+        try:
+            if parts is None or self._drained.is_set():
+                raise UnreachableError("this client is not running")
+            dialogue = await self._uplink.request(source)
+        except BaseException:
+            sock.close()
+            raise
+        await join_source(parts, sock, dialogue, source)
 
     def retry_now(self) -> None:
         """Something has changed: while there is no link, dial without waiting longer."""

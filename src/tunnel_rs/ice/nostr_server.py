@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tunnel_rs.errors import TargetError, TunnelError
 from tunnel_rs.ice.manual import checked_source, serve_link
-from tunnel_rs.ice.nostr_client import wall_clock
+from tunnel_rs.ice.nostr_client import RELAY_PATIENCE, wall_clock
 from tunnel_rs.ice.session import IceSession
 from tunnel_rs.ice.settings import NostrSettings, Service, SessionSettings
 from tunnel_rs.net.nostr import NostrRelays
@@ -20,7 +20,7 @@ from tunnel_rs.net.tasks import ScopeFullError, TaskScope
 from tunnel_rs.proto.ice_messages import IceMessage, Offer, Reject, encode
 from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, auth_event
 from tunnel_rs.proto.nostr_flow import Asked, Repeated, ServerFlow, Stale
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Notice, Reporter, ServerReady
 from tunnel_rs.values import EndpointId
 
 MAX_TASKS = 1000
@@ -76,9 +76,11 @@ class NostrServer:
 
     async def run(self) -> None:
         """Listen on the relays and serve sessions."""
-        self._report(Notice("info", f"our npub: {self._nostr.key.public_key.npub}"))
         async with self._relays, self._sessions:
-            self._report(Notice("info", f"waiting for the client {self._nostr.peer.npub}..."))
+            while not await self._relays.wait_subscribed(RELAY_PATIENCE):
+                pass  # each relay's trouble is reported where it happens
+            ours = EndpointId(self._nostr.key.public_key.key)
+            self._report(ServerReady(ours, (), self._relays.connected))
             await asyncio.Event().wait()
 
     def _heard(self, event: Event) -> None:

@@ -2,30 +2,33 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 
 from tunnel_rs.errors import LinkClosedError, LocalError, UnreachableError
 from tunnel_rs.iroh.announce import Announcement
+from tunnel_rs.iroh.candidates import Candidates
 from tunnel_rs.iroh.dial import Dialler, dialling
 from tunnel_rs.iroh.lan import LanDiscovery
-from tunnel_rs.iroh.path_keeper import PathKeeper
 from tunnel_rs.iroh.pkarr_client import PkarrClient
 from tunnel_rs.iroh.relays import EndpointRelays
 from tunnel_rs.iroh.resolve import Resolver, make_resolver
+from tunnel_rs.iroh.roaming import Roaming
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.iroh.ways import Discovery, GivenAddresses, Lan, Relays, Way
-from tunnel_rs.net.interfaces import Interface, local_interfaces, reachable_addresses
+from tunnel_rs.net.interfaces import Interface, local_interfaces
+from tunnel_rs.net.network_watch import NetworkWatch
 from tunnel_rs.net.quic import ALPN, QuicEndpoint, UdpFace
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.udp import UdpSocket
+from tunnel_rs.proto.engine import Address
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.reports import Notice, Reporter
 from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 SILENCE = 10.0
-"""Seconds without any answer, while asking, after which a client looks for the server again."""
+"""Seconds without any answer after which a client dials anew."""
 
 ONLINE_TIMEOUT = 10.0
 """Seconds a server waits for its first relay before it goes on without."""
@@ -47,11 +50,21 @@ class Endpoint:
         self._announcement: Announcement | None = None
         self._resolver: Resolver | None = None
         self._tasks = TaskScope("discovery")
-        self._keepers: list[PathKeeper] = []
+        self._candidates: Candidates | None = None
+        self._watch = NetworkWatch(self._network_changed, scan=self._interfaces)
+        self._roaming = Roaming(
+            quic,
+            dialling(settings.transport, SILENCE),
+            report,
+            self._tasks,
+            direct_only=settings.direct_only,
+            on_found_again=lambda: self.on_change(),
+        )
         self._open = AsyncExitStack()
         self._closed = False
-        self.on_relay_up: Callable[[], None] = lambda: None
-        """Called when a relay lets us in: what could not be reached may be reachable now."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a relay lets us in or the network has changed: what could not be reached may
+        be reachable now."""
 
     @classmethod
     async def bind(
@@ -61,7 +74,13 @@ class Endpoint:
         have to speak `alpn`. Raises LocalError, and ConfigError for a CA file that cannot be
         used."""
         seed = settings.secret_key or Secret(os.urandom(32))
-        quic = QuicEndpoint(Identity(seed), settings.transport, accept=accept, alpn=alpn)
+        quic = QuicEndpoint(
+            Identity(seed),
+            settings.transport,
+            accept=accept,
+            alpn=alpn,
+            punches=not settings.relay_only,
+        )
         endpoint = cls(settings, quic, report)
         try:
             await endpoint._start(seed, accept)
@@ -81,15 +100,19 @@ class Endpoint:
                 self._report,
                 at_home=accept,
                 on_home=lambda _: self._announce(),
-                on_up=lambda: self.on_relay_up(),
+                on_up=self._relay_up,
             )
             self._open.push_async_callback(self._relays.close)
         if not self._settings.relay_only:
             self._open_sockets(mirror=accept)
             await self._open_lan(accept)
+            if accept and self._candidates is not None:
+                self._candidates.ask(())
         if self._relays is not None:
             self._relays.start()
         self._announce()
+        self._watch.start()
+        self._open.callback(self._watch.close)
 
     def _open_discovery(self, seed: Secret[bytes], accept: bool) -> None:
         discovery = self._settings.discovery
@@ -113,7 +136,35 @@ class Endpoint:
         self._sockets = _bind_sockets(self._settings, mirror=mirror)
         for socket in self._sockets:
             self._quic.add_face(UdpFace(socket))
-            socket.start(self._quic)
+        self._candidates = Candidates(
+            self._sockets,
+            self._quic,
+            self._settings,
+            self._report,
+            self._candidates_changed,
+            scan=self._interfaces,
+        )
+        self._open.push_async_callback(self._candidates.close)
+        self._candidates.start()
+
+    def _candidates_changed(self) -> None:
+        if self._candidates is not None:
+            self._quic.set_candidates(self._candidates.to_punch)
+            self._announce()
+
+    def _relay_up(self) -> None:
+        if self._candidates is not None and self._relays is not None:
+            self._candidates.ask(self._relays.connected)
+        self.on_change()
+
+    def _network_changed(self) -> None:
+        self._report(Notice("debug", "the network has changed, or this machine has slept"))
+        if self._candidates is not None:
+            self._candidates.network_changed()
+        if self._relays is not None:
+            self._relays.network_changed()
+        self._roaming.network_changed()
+        self.on_change()
 
     async def _open_lan(self, accept: bool) -> None:
         if self._settings.lan_discovery:
@@ -134,7 +185,7 @@ class Endpoint:
     @property
     def addresses(self) -> tuple[SocketAddr, ...]:
         """Where we can be reached directly, loopback last."""
-        return reachable_addresses(self._bound(), self._interfaces())
+        return self._candidates.addresses if self._candidates is not None else ()
 
     def _interfaces(self) -> tuple[Interface, ...]:
         own = self._settings.own_device
@@ -178,14 +229,15 @@ class Endpoint:
         LinkClosedError once closed."""
         if self._closed:
             raise LinkClosedError(0, "the endpoint was closed")
-        ways = self._ways_to_peers()
-        settings = dialling(self._settings.transport, SILENCE)
-        dialler = Dialler(self._quic, peer, ways, settings, self._report)
-        connection = await dialler.run(timeout)
-        keeper = PathKeeper(self._quic, connection, peer, ways, self._report, dialler.names)
-        self._keepers = [keeper for keeper in self._keepers if keeper.is_running]
-        self._keepers.append(keeper)
-        keeper.start()
+        known: Iterable[Address] = ()
+        connection = self._roaming.take(peer)
+        if connection is None:
+            settings = dialling(self._settings.transport, SILENCE)
+            ways = self._ways_to_peers()
+            dialler = Dialler(self._quic, peer, ways, settings, self._report)
+            connection = await dialler.run(timeout)
+            known = dialler.names
+        await self._roaming.dialled(connection, known, self._ways_to_peers, timeout=timeout)
         return connection
 
     def _ways_to_peers(self) -> list[Way]:
@@ -206,13 +258,14 @@ class Endpoint:
     async def accept(self) -> QuicConnection:
         """Next client whose handshake is complete; it is not authenticated yet. Raises
         LinkClosedError once closed."""
-        return await self._quic.accept()
+        connection = await self._quic.accept()
+        self._roaming.accepted(connection)
+        return connection
 
     async def close(self, code: int = 0, reason: str = "done") -> None:
         """Close all connections with `code` and `reason`, the sockets and relays. Idempotent."""
         self._closed = True
-        for keeper in self._keepers:
-            keeper.stop()
+        self._roaming.close()
         self._quic.close(code, reason)
         await self._open.aclose()
 

@@ -6,18 +6,22 @@ server has gone there, an address of the LAN. The move itself is QUIC's (`proto.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from tunnel_rs.iroh.redial import Redial
 from tunnel_rs.iroh.ways import Way
 from tunnel_rs.net.quic import QuicEndpoint
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.proto.engine import Address
-from tunnel_rs.proto.relay_addr import RelayAddr
+from tunnel_rs.proto.path_choice import is_relayed, way_name
 from tunnel_rs.reports import PathChanged, Reporter
 from tunnel_rs.values import EndpointId
 
 CHECK_EVERY = 0.5
 """Seconds between looks at the path."""
+
+SILENCE = 10.0
+"""Seconds without answer, while asking, after which the server is asked for anew."""
 
 SUSPICIOUS = 2.0
 """Seconds without answer, while asking, after which other paths are looked for."""
@@ -46,16 +50,25 @@ class PathKeeper:
         peer: EndpointId,
         ways: Sequence[Way],
         report: Reporter,
-        known: Mapping[Address, str],
+        known: Iterable[Address],
+        redial: Redial,
+        *,
+        direct_only: bool = False,
+        on_path: Callable[[], None] = lambda: None,
     ) -> None:
-        """`known`: addresses found while dialling, and how to call them for people."""
+        """`known`: addresses found while dialling. `redial` is started while the server has been
+        silent for long. With `direct_only` no relay is gone to. `on_path` is called when the
+        connection has moved."""
         self._quic = quic
         self._connection = connection
         self._peer = peer
         self._ways = ways
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._known = dict(known)
+        self._known = dict.fromkeys(known)
+        self._redial = redial
+        self._on_path = on_path
+        self._fallback = _is_direct if direct_only else _any_path
         self._cancels: list[Callable[[], None]] = []
         self._wanted: Callable[[Address], bool] | None = None
         self._asked_at = self._searched_at = float("-inf")
@@ -77,6 +90,7 @@ class PathKeeper:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._redial.cancel()
         self._end_search()
 
     def _check(self) -> None:
@@ -86,23 +100,40 @@ class PathKeeper:
             return
         if engine.address != self._address:
             self._moved(now)
-        if engine.path_is_down or engine.silent_for(now) > SUSPICIOUS:
-            self._search(_any_path, now)
+        silence = 0.0 if engine.path_is_down else engine.silent_for(now)
+        if silence > SILENCE:
+            self._redial.start()
+        elif not silence:
+            self._redial.cancel()
+        if engine.path_is_down or silence > SUSPICIOUS:
+            self._search(self._fallback, now)
         elif self._is_time_to_upgrade(now):
             self._search(_is_direct, now)
         else:
             self._end_search()
         self._timer = self._loop.call_later(CHECK_EVERY, self._check)
 
+    def network_changed(self) -> None:
+        """What was asked in vain may answer now: begin to look anew, if there is a need to."""
+        self._asked_at = self._searched_at = float("-inf")
+        self._upgrade_from = self._loop.time()
+
     def _moved(self, now: float) -> None:
-        self._address = self._connection.engine.address
+        before, self._address = self._address, self._connection.engine.address
         self._upgrade_from = now
         self._end_search()
-        self._report(PathChanged(self._known.get(self._address) or self._connection.address))
+        if not self._connection.engine.is_multipath:  # of several paths, who steers them tells
+            self._report(PathChanged(self._way(self._address), None, self._way(before)))
+        self._on_path()
+
+    def _way(self, address: Address) -> str:
+        return way_name(address, self._connection.text_of(address))
 
     def _is_time_to_upgrade(self, now: float) -> bool:
-        on_relay = isinstance(self._address, RelayAddr)
-        return on_relay and (now - self._upgrade_from) % UPGRADE_EVERY < UPGRADE_TIME
+        # With NAT traversal the engine looks for one by itself.
+        if not is_relayed(self._address) or self._connection.engine.has_nat_traversal:
+            return False
+        return (now - self._upgrade_from) % UPGRADE_EVERY < UPGRADE_TIME
 
     # A search under way
 
@@ -110,7 +141,7 @@ class PathKeeper:
         if self._wanted is not wanted:
             self._end_search()
             self._wanted = wanted
-        if now - self._searched_at >= (LOOK_UP_AGAIN if wanted is _any_path else UPGRADE_TIME):
+        if now - self._searched_at >= (LOOK_UP_AGAIN if wanted is self._fallback else UPGRADE_TIME):
             self._searched_at = now
             self._cancel_ways()
             self._cancels = [way.find(self._peer, self._found) for way in self._ways]
@@ -132,7 +163,7 @@ class PathKeeper:
 
     def _found(self, address: Address, text: str) -> None:
         if address not in self._known and len(self._known) < MAX_KNOWN:
-            self._known[address] = text
+            self._known[address] = None
         if self._wanted is not None and self._wanted(address):
             self._quic.probe(self._connection, address)
 
@@ -149,4 +180,4 @@ def _any_path(_: Address) -> bool:
 
 
 def _is_direct(address: Address) -> bool:
-    return not isinstance(address, RelayAddr)
+    return not is_relayed(address)

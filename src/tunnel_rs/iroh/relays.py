@@ -11,7 +11,7 @@ from tunnel_rs.net.relay import RelayDown, RelayPeerGone, RelayProblem, RelaySta
 from tunnel_rs.net.relay_face import RelayFace
 from tunnel_rs.net.relay_websocket import RelayClientSettings
 from tunnel_rs.proto.engine import Address
-from tunnel_rs.proto.relay_addr import RelayAddr
+from tunnel_rs.proto.relay_addr import RelayAddr, RelayUrl
 from tunnel_rs.proto.relay_handshake import RelayIdentity
 from tunnel_rs.reports import Notice, RelayLost, RelayOnline, Reporter
 
@@ -44,6 +44,7 @@ class EndpointRelays:
         self._on_home = on_home
         self._on_up = on_up
         self._urls = [relay.text for relay in settings.relays]
+        self._known = {relay.text: relay for relay in settings.relays}
         self._told_failed: set[str] = set()
         self._online = asyncio.Event()
         identity = quic.identity
@@ -67,6 +68,17 @@ class EndpointRelays:
     def home(self) -> str | None:
         """URL of the relay where we can be reached now."""
         return self._home.url
+
+    @property
+    def connected(self) -> tuple[RelayUrl, ...]:
+        """The relays that have let us in, home first."""
+        urls = sorted(self._face.connected, key=lambda url: url != self.home)
+        return tuple(self._known.get(url) or RelayUrl(url) for url in urls)
+
+    def network_changed(self) -> None:
+        """Connections may be dead without a word, and what was out of reach may be near."""
+        self._face.retry_now()
+        self._home.network_changed()
 
     @property
     def problems(self) -> str:

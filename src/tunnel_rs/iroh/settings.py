@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings
+from tunnel_rs.proto.qad import DEFAULT_PORT
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.values import Secret, SocketAddr
+from tunnel_rs.values import HostPort, Secret, SocketAddr
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,19 @@ class EndpointSettings:
 
     relay_only: bool = False
     """Use the given relays and nothing else: no UDP socket, no discovery of any kind."""
+
+    direct_only: bool = False
+    """Relays are good for finding each other; what is forwarded never passes through one (client
+    only)."""
+
+    stun_servers: tuple[HostPort, ...] = ()
+    """Asked how our sockets look from outside, where no relay tells."""
+
+    qad_port: int = DEFAULT_PORT
+    """UDP port of the relays' QUIC address discovery; asked only of relays with https."""
+
+    port_mapping: bool = False
+    """Ask the router for a port (PCP, NAT-PMP, UPnP)."""
 
     relay_ca_file: Path | None = None
     """PEM file of certificate authorities trusted for relays beside the system's."""

@@ -65,9 +65,10 @@ class HostNetwork(Protocol):
     def has_ipv6(self) -> bool:
         """Whether devices of this machine can have IPv6 addresses."""
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         """Remove what killed servers left behind, and killed clients if `client` (there must be
-        no other client then)."""
+        no other client then). `device` is ours and new: what is there for one of that name was an
+        earlier one's."""
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:
         """Give the device these addresses and no others, and bring it up. Raises LocalError."""

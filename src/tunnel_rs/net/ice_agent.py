@@ -8,7 +8,6 @@ import asyncio
 import secrets
 import string
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 from aioice import stun
 from aioice.candidate import Candidate, candidate_priority
@@ -33,6 +32,7 @@ from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.ice_candidates import IceCandidate, guesses, parse_candidates
 from tunnel_rs.proto.ice_messages import IceParameters
+from tunnel_rs.proto.ice_servers import TurnServer
 from tunnel_rs.reports import Notice, Reporter
 from tunnel_rs.values import SocketAddr
 
@@ -128,16 +128,13 @@ class IceAgent:
                 except (stun.TransactionError, ValueError):
                     pass
 
-    async def _allocate(self, server: Any, resolve: Resolve) -> None:
-        known = set(self._connection._protocols)
+    async def _allocate(self, server: TurnServer, resolve: Resolve) -> None:
         try:
-            await allocate_relay(self._connection, server, resolve)
+            protocol = await allocate_relay(self._connection, server, resolve)
         except LocalError as error:
             self._report(Notice("warning", f"no relay: {error}"))
             return
-        for protocol in self._connection._protocols:
-            if protocol not in known and protocol.id not in self.face.sockets:
-                self.face.relays[protocol.id] = cast(IceProtocol, protocol)
+        self.face.relays[protocol.id] = protocol
 
     @property
     def parameters(self) -> IceParameters:

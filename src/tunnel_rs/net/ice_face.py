@@ -138,6 +138,9 @@ class IceFace:
             return _LARGEST_ON_LOOPBACK
         return _LARGEST_ON_IPV6 if ":" in ip else _LARGEST_ON_IPV4
 
+    def receive_room(self) -> None:
+        """Not known."""
+
     def validates(self, path: object) -> bool:
         """See `net.quic.Face`: every address has proved itself by ICE."""
         return False

@@ -166,7 +166,7 @@ async def find_mappings(
 
 async def allocate_relay(
     connection: IceConnection, server: TurnServer, resolve: Resolve, timeout: float = TURN_TIMEOUT
-) -> None:
+) -> IceProtocol:
     """Get an address at a TURN server and adopt it. Raises LocalError with the reason."""
     # The certificate of a TLS server is checked against the name, so it must stay one.
     host = server.address.host
@@ -192,6 +192,7 @@ async def allocate_relay(
         raise LocalError(f"{server}: {error}") from None
     assert isinstance(protocol, IceProtocol)
     connection.adopt(protocol, candidate)
+    return protocol
 
 
 def _refusal(error: stun.TransactionError) -> str:

@@ -28,6 +28,8 @@ from tunnel_rs.net.tun_linux import LinuxTun
 ANSWER_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
 
+_EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
+
 
 class Namespace:
     """See `net.host_network.HostNetwork`. `open` makes it, `undo` ends it."""
@@ -77,18 +79,20 @@ class Namespace:
 
     # HostNetwork
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         """Namespaces leave nothing behind."""
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:
         self._device = config
 
     async def set_routes(self, device: str, config: RouteConfig) -> None:
+        """The VPN is the only way out: everything is routed into it."""
         assert self._device is not None, "the device is set up first"
+        versions = {address.version for address in self._device.addresses}
         message = {
             "addresses": [str(address) for address in self._device.addresses],
             "mtu": self._device.mtu,
-            "routes": [str(route) for route in config.routes],
+            "routes": [_EVERYTHING[version] for version in sorted(versions)],
             "resolvers": [str(address) for address in config.resolvers],
             "domains": list(config.domains),
         }

@@ -80,6 +80,7 @@ class NostrRelays:
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, _Connected] = {}
         self._recent: dict[str, Verdicts] = {}
+        self._refusals: dict[str, str] = {}
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._tasks = TaskScope("nostr", on_failure=self._failed)
         self._subscribed = asyncio.Event()
@@ -223,7 +224,10 @@ class NostrRelays:
             return
         verdicts.refusals += 1
         verdicts.reason = verdict.reason
-        self._report(Notice("warning", f"relay {url} refuses our event: {verdict.reason}"))
+        # The same refusal of each repeated request is no news.
+        level = "debug" if self._refusals.get(url) == verdict.reason else "warning"
+        self._refusals[url] = verdict.reason
+        self._report(Notice(level, f"relay {url} refuses our event: {verdict.reason}"))
 
     def notice(self, url: str, text: str) -> None:
         self._report(Notice("debug", f"relay {url}: {text}"))

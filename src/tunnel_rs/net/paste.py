@@ -1,6 +1,7 @@
 """Blocks of text that people carry: read from a terminal, a pipe or a file that will appear."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -102,6 +103,17 @@ def _lines(fd: int) -> Iterator[bytes]:
         yield from lines
     if rest:
         yield rest
+
+
+def drop_typed(fd: int) -> None:
+    """Forget what a terminal holds that was not read: words that were pasted after a block would
+    else be commands to the shell, once we end. Nothing happens where there is no terminal."""
+    try:
+        import termios
+    except ImportError:
+        return  # Windows; its consoles keep no input for the next program that way
+    with contextlib.suppress(termios.error, OSError):
+        termios.tcflush(fd, termios.TCIFLUSH)
 
 
 def write_block(path: Path, text: str) -> None:

@@ -105,18 +105,31 @@ class QadDriver:
 class QadSession:
     """A connection to one server, open until `close`."""
 
-    def __init__(self, client: QadClient, server: SocketAddr, forget: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: QadClient,
+        server: SocketAddr,
+        forget: Callable[[], None],
+        on_change: Callable[[], None],
+    ) -> None:
         self.server = server
         self._client = client
         self._forget = forget
+        self._on_change = on_change
         self._reported: asyncio.Future[SocketAddr] = asyncio.get_running_loop().create_future()
         self._driver: QadDriver | None = None
+        self._known: SocketAddr | None = None
 
     @property
     def address(self) -> SocketAddr | None:
         """How the socket looks from the server, as far as it has told."""
         observation = self._client.observation
         return observation.address if observation is not None else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server may still report changes."""
+        return self._driver is not None
 
     @property
     def was_answered(self) -> bool:
@@ -149,14 +162,18 @@ class QadSession:
 
     def changed(self) -> None:
         """The driver's `on_change`."""
-        if self.address is not None and not self._reported.done():
-            self._reported.set_result(self.address)
+        if self.address != self._known:
+            self._known = self.address
+            if self.address is not None and not self._reported.done():
+                self._reported.set_result(self.address)
+            self._on_change()
         ending = self._client.ending
         if ending is not None and self._driver is not None:
             self._driver.discard()
             self._driver = None
             reason = ending.reason_phrase if self._client.has_heard else "no answer"
             self._end(reason or f"closed with code {ending.error_code}")
+            self._on_change()
 
     def _end(self, reason: str) -> None:
         if not self._reported.done():
@@ -175,9 +192,16 @@ class AddressDiscovery:
         self._touched: dict[QadDriver, None] = {}
         self._open: set[QadSession] = set()
 
-    def dial(self, server: SocketAddr, server_name: str, trust: Trust) -> QadSession:
+    def dial(
+        self,
+        server: SocketAddr,
+        server_name: str,
+        trust: Trust,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> QadSession:
         """Ask `server`, an address of the socket's family, whose certificate must be for
-        `server_name`. Raises RuntimeError when there are too many sessions."""
+        `server_name`. `on_change` is called with each change of the session's address, and when
+        the session ends by itself. Raises RuntimeError when there are too many sessions."""
         if len(self._open) >= MAX_SESSIONS:
             raise RuntimeError(f"{MAX_SESSIONS} address discovery sessions are open")
         client = QadClient(server_name, trust)
@@ -190,7 +214,7 @@ class AddressDiscovery:
                 self._sessions.pop(where, None)
             self._open.discard(session)
 
-        session = QadSession(client, server, forget)
+        session = QadSession(client, server, forget, on_change)
         driver = QadDriver(client, self._send, session.changed, keep_alive=KEEP_ALIVE)
         session.attach(driver)
         drivers[client.host_cid] = driver

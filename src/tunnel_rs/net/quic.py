@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.quic_connection import QuicConnection
-from tunnel_rs.net.udp import UdpSocket, from_sock_addr
+from tunnel_rs.net.udp import UdpSocket, from_sock_addr, sock_addr
 from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.admission import BUSY, Admission, Newcomer
 from tunnel_rs.proto.credentials import Credentials
@@ -22,14 +22,17 @@ from tunnel_rs.proto.engine import (
     CONNECTION_ID_LENGTH,
     DATAGRAM_SIZE,
     Address,
-    Engine,
     ResetTokens,
     Train,
 )
 from tunnel_rs.proto.fast_engine import FastEngine
+from tunnel_rs.proto.multipath import MultipathEngine
+from tunnel_rs.proto.nat_traversal import shared_budget
 from tunnel_rs.proto.quic_packets import destination_id
+from tunnel_rs.proto.relay_addr import RelayAddr
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.values import EndpointId
+from tunnel_rs.proto.traversal import Traversal
+from tunnel_rs.values import EndpointId, SocketAddr
 
 ALPN = "multi-forward/1"
 
@@ -61,6 +64,9 @@ class Face(Protocol):
     def largest_datagram(self, address: Address) -> int:
         """The largest UDP payload worth probing for."""
 
+    def receive_room(self) -> int | None:
+        """Bytes that may wait to be taken from us; None when nothing is known of it."""
+
     def validates(self, address: Address) -> bool:
         """Whether a Retry makes sense: the address could be forged."""
 
@@ -73,6 +79,7 @@ class UdpFace:
     def __init__(self, socket: UdpSocket) -> None:
         self.socket = socket
         self._ipv6 = socket.address.is_ipv6
+        self._receive_room = socket.receive_room
 
     def reaches(self, address: Address) -> bool:
         # Exactly a tuple: addresses behind a relay are tuples with names.
@@ -95,6 +102,9 @@ class UdpFace:
             return LARGEST_ON_LOOPBACK
         return LARGEST_ON_IPV6 if self._ipv6 else LARGEST_ON_IPV4
 
+    def receive_room(self) -> int | None:
+        return self._receive_room
+
     def validates(self, address: Address) -> bool:
         return True
 
@@ -109,11 +119,13 @@ class QuicEndpoint:
         *,
         accept: bool,
         alpn: str | None = ALPN,
+        punches: bool = False,
     ) -> None:
-        """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301)."""
+        """`accept`: take connections that peers open. `alpn` None: do without (RFC 7301).
+        `punches`: look for direct paths through NATs; tell `set_candidates` where we may be."""
         self.identity = identity
         self._settings = settings
-        self._engine = FastEngine if settings.fast_path else Engine
+        self._engine = FastEngine if settings.fast_path else MultipathEngine
         self._alpn = alpn
         self._loop = asyncio.get_running_loop()
         self._faces: list[Face] = []
@@ -129,7 +141,18 @@ class QuicEndpoint:
         self._accept_waiters: deque[asyncio.Future[QuicConnection]] = deque()
         self._reset_tokens = ResetTokens(identity.reset_key)
         self._admission = Admission(self._reset_tokens, os.urandom, accepting=accept)
+        self._candidates: tuple[SocketAddr, ...] = ()
+        self._traversal = self._make_traversal() if punches else None
         self._closed = False
+
+    def _make_traversal(self) -> Traversal:
+        return Traversal(
+            budget=shared_budget(self._loop.time()),
+            to_address=sock_addr,
+            to_socket=_to_socket,
+            reaches=lambda address: self.reaches(sock_addr(address)),
+            random_bytes=os.urandom,
+        )
 
     def add_face(self, face: Face) -> None:
         """Use `face` from now on. UDP faces are started by the caller with us as the sink."""
@@ -153,6 +176,7 @@ class QuicEndpoint:
             candidates=candidates,
             now=self._loop.time(),
             largest_datagram=self._largest_datagram,
+            traversal=self._traversal,
         )
         connection = self._register(engine, lambda _: None)
         self._dialled[connection] = None
@@ -168,9 +192,16 @@ class QuicEndpoint:
         self.send_trains(connection.engine.add_candidate(address))
 
     def probe(self, connection: QuicConnection, address: Address) -> bool:
-        """Ask a server whether it is at `address` too; the connection moves there once it answers.
-        False when it cannot be asked now: see `PathMoves.probe`."""
-        if not self.reaches(address) or not connection.engine.probe(address):
+        """Ask a server whether it is at `address` too. Once it answers, the connection has one more
+        path or, when the server knows no such thing, moves there. False when it cannot be asked
+        now: see `MultipathEngine.open_path` and `PathMoves.probe`."""
+        engine = connection.engine
+        if not self.reaches(address):
+            return False
+        if engine.is_multipath:
+            if engine.open_path(address, self._loop.time()) is None:
+                return False
+        elif not engine.probe(address):
             return False
         self.schedule_flush(connection)
         return True
@@ -250,6 +281,10 @@ class QuicEndpoint:
         face = self._face(address)
         return face.largest_datagram(address) if face is not None else DATAGRAM_SIZE
 
+    def _receive_room(self, address: Address) -> int | None:
+        face = self._face(address)
+        return face.receive_room() if face is not None else None
+
     def add_connection_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         ids = self._ids.get(connection)
         if ids is not None:
@@ -321,6 +356,21 @@ class QuicEndpoint:
             connection.engine.ask(now)
             self.schedule_flush(connection)
 
+    def set_candidates(self, addresses: Iterable[SocketAddr]) -> None:
+        """Where peers may find our sockets from now on, the most valuable first; they are told."""
+        self._candidates = tuple(addresses)
+        for connection in self._ids:
+            connection.engine.set_candidates(self._candidates, self._loop.time())
+            self.schedule_flush(connection)
+
+    def network_changed(self) -> None:
+        """What passed may pass no more, and what did not may pass now: ask on all paths."""
+        now = self._loop.time()
+        for connection in self._ids:
+            connection.engine.network_changed(now)
+            connection.engine.ask(now)
+            self.schedule_flush(connection)
+
     def _reached_by(self, concerns: Callable[[Address], bool]) -> list[QuicConnection]:
         return [c for c in self._ids if c.engine.peer is not None and concerns(c.engine.address)]
 
@@ -383,6 +433,7 @@ class QuicEndpoint:
             original_destination_connection_id=newcomer.original,
             retry_source_connection_id=newcomer.retry_source,
             largest_datagram=self._largest_datagram,
+            traversal=self._traversal,
         )
         connection = self._register(engine, self._arrived)
         self.add_connection_id(connection, newcomer.destination)
@@ -392,8 +443,10 @@ class QuicEndpoint:
         return connection
 
     def _register(
-        self, engine: Engine, on_connected: Callable[[QuicConnection], None]
+        self, engine: MultipathEngine, on_connected: Callable[[QuicConnection], None]
     ) -> QuicConnection:
+        engine.receive_buffer = self._receive_room
+        engine.set_candidates(self._candidates, self._loop.time())
         connection = QuicConnection(self, engine, on_connected)
         self._ids[connection] = set()
         self.add_connection_id(connection, engine.host_cid)
@@ -416,3 +469,8 @@ class QuicEndpoint:
     def _give_up(self, connection: QuicConnection) -> None:
         connection.close(0, "handshake timed out")
         connection.discard()
+
+
+def _to_socket(address: Any) -> SocketAddr | None:
+    """The IP address of a face's address; None behind a relay."""
+    return None if isinstance(address, RelayAddr) else from_sock_addr(address)

@@ -11,7 +11,10 @@ from aioquic.quic.packet import QuicErrorCode
 from tunnel_rs.errors import LinkClosedError, UnreachableError, WrongPeerError
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.net.waiters import serve_first, wait_in_line
-from tunnel_rs.proto.engine import Address, Engine, Train
+from tunnel_rs.proto.engine import Address, Train
+from tunnel_rs.proto.multipath import MultipathEngine
+from tunnel_rs.proto.multipath_frames import PathError
+from tunnel_rs.proto.path_state import PathAbandoned, PathsChanged, PathState
 from tunnel_rs.proto.relay_addr import RelayAddr
 from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId
@@ -49,7 +52,7 @@ class QuicConnection:
     def __init__(
         self,
         owner: ConnectionOwner,
-        engine: Engine,
+        engine: MultipathEngine,
         on_connected: Callable[["QuicConnection"], None],
     ) -> None:
         self.engine = engine
@@ -69,7 +72,12 @@ class QuicConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0  # kept here: what uvloop returns for a due call cannot tell it
         self._discarded = False
+        self._paths_changed = False
         self._end: asyncio.Future[Exception] = self._loop.create_future()
+        self.on_paths_changed: Callable[[], None] = lambda: None
+        """Called when something of `engine.paths` is another than before."""
+        self.on_path_failed: Callable[[Address], None] = lambda _: None
+        """Called when the path to an address has been given up as nothing passed."""
         self.handshaken: asyncio.Future[None] = self._loop.create_future()
         self.handshaken.add_done_callback(_retrieve)
 
@@ -83,7 +91,11 @@ class QuicConnection:
 
     @property
     def address(self) -> str:
-        return self._owner.address_text(self.engine.address)
+        return self.text_of(self.engine.address)
+
+    def text_of(self, address: Address) -> str:
+        """An address of the peer's, for people."""
+        return self._owner.address_text(address)
 
     @property
     def rtt(self) -> float:
@@ -92,8 +104,12 @@ class QuicConnection:
 
     @property
     def paths(self) -> tuple[PathStatus, ...]:
-        kind = "relay" if isinstance(self.engine.address, RelayAddr) else "direct"
-        return (PathStatus(self.address, kind, self.rtt),)
+        return tuple(map(self._status_of, self.engine.paths(self._loop.time())))
+
+    def _status_of(self, path: PathState) -> PathStatus:
+        kind = "relay" if isinstance(path.address, RelayAddr) else "direct"
+        rtt = path.rtt if path.rtt is not None else path.smoothed_rtt
+        return PathStatus(self.text_of(path.address), kind, rtt, path.is_data)
 
     async def ping(self) -> float:
         self._check_open()
@@ -235,6 +251,11 @@ class QuicConnection:
         elif isinstance(event, events.StopSendingReceived):
             if (stream := self._stream(event.stream_id)) is not None:
                 stream.deliver_stop(event.error_code)
+        elif isinstance(event, PathsChanged):
+            self._paths_changed = True
+        elif isinstance(event, PathAbandoned):
+            if event.code == PathError.PATH_UNSTABLE_OR_POOR:
+                self.on_path_failed(event.address)
         elif isinstance(event, events.PingAcknowledged):
             if (ping := self._pings.get(event.uid)) is not None and not ping.done():
                 ping.set_result(None)
@@ -272,6 +293,9 @@ class QuicConnection:
 
     def _after_batch(self) -> None:
         engine = self.engine
+        if self._paths_changed:
+            self._paths_changed = False
+            self.on_paths_changed()
         if engine.peer is not None and not self.handshaken.done():
             self.handshaken.set_result(None)
             self._on_connected(self)

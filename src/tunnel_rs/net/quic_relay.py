@@ -33,6 +33,9 @@ class QuicRelayFace:
     def largest_datagram(self, address: Address) -> int:
         return LARGEST_DATAGRAM
 
+    def receive_room(self) -> None:
+        """Not known."""
+
     def validates(self, address: Address) -> bool:
         return False  # the relay has made the sender prove its key
 

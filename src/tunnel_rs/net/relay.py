@@ -126,6 +126,7 @@ class RelayClient:
         self._wake = asyncio.Event()
         self._all_sent = asyncio.Event()
         self._connection: RelayConnection | None = None
+        self._timer: _Timer | None = None
         self._over: asyncio.Future[Failed] | None = None
         self._addresses: dict[EndpointId, RelayAddr] = {}
         self._batch_open = False
@@ -156,8 +157,12 @@ class RelayClient:
         await self._up.wait()
 
     def retry_now(self) -> None:
-        """Something changed (a network came up): dial without waiting for the backoff."""
+        """Something changed (a network came up): dial without waiting for the backoff, or see at
+        once whether the connection there is still works."""
         self._retry_now.set()
+        if self._connection is not None and self._timer is not None:
+            self._connection.ask(self._loop.time())
+            self._timer.run()
 
     def send(self, destination: EndpointId, segment_size: int, data: memoryview) -> bool:
         """Queue datagrams, `segment_size` bytes each but the last. Never waits.
@@ -265,7 +270,7 @@ class RelayClient:
         self.problem = ""
         self._on_state(RelayUp(self.url))
         since = self._loop.time()
-        timer = _Timer(self._loop, connection, self._timer_fired)
+        timer = self._timer = _Timer(self._loop, connection, self._timer_fired)
         try:
             async with TaskScope(f"relay {self.url}", on_failure=self._task_failed) as scope:
                 scope.spawn(self._read(websocket, connection), "reader")
@@ -273,6 +278,7 @@ class RelayClient:
                 return await self._over
         finally:
             timer.cancel()
+            self._timer = None
             if connection.was_answered and self._loop.time() - since >= LASTING:
                 self._backoff.reset()
                 self._denied_backoff.reset()
@@ -367,13 +373,15 @@ class _Timer:
     ) -> None:
         self._loop, self._connection, self._fired = loop, connection, fired
         self._handle: asyncio.TimerHandle | None = None
-        self._run()
+        self.run()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Let the connection act on what is due, and wait for what is due next."""
+        self.cancel()
         self._fired(self._connection.handle_timer(self._loop.time()))
         due = self._connection.get_timer()
         if due is not None:
-            self._handle = self._loop.call_at(due, self._run)
+            self._handle = self._loop.call_at(due, self.run)
 
     def cancel(self) -> None:
         if self._handle is not None:

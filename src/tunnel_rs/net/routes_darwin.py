@@ -42,7 +42,7 @@ class DarwinNetwork:
         self._device = ""
         self._set: tuple[DeviceConfig | None, RouteConfig | None] = (None, None)
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         """Devices and their routes go with the process; resolvers do not."""
         if client:
             with suppress(LocalError):

@@ -150,13 +150,14 @@ class LinuxNetwork:
         self._routes: tuple[Network, ...] = ()
         self._tables: set[str] = set()
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         if client:
             self._resolvers.clean()
             await netlink(_remove_all)
         for table in await self._tables_left():
-            device = table.removeprefix(SERVER_TABLE)
-            if client if table == CLIENT_TABLE else not _exists(device):
+            served = table.removeprefix(SERVER_TABLE)
+            is_old = served == device or not _exists(served)
+            if client if table == CLIENT_TABLE else is_old:
                 await self._remove_table(table)
 
     async def _tables_left(self) -> list[str]:
@@ -203,7 +204,7 @@ class LinuxNetwork:
     async def set_forwarding(self, device: str, config: ForwardingConfig) -> None:
         if config.ipv4:
             self._sysctls.set("net/ipv4/ip_forward", "1")
-        if config.ipv6:
+        if config.ipv6 and self._sysctls.get("net/ipv6/conf/all/forwarding") != "1":
             self._sysctls.keep_router_advertisements()
             self._sysctls.set("net/ipv6/conf/all/forwarding", "1")
         rules = server_rules(Forwarding(device, config.isolate, config.masquerade))

@@ -40,7 +40,7 @@ class WindowsNetwork:
         self._device = ""
         self._set: tuple[DeviceConfig | None, RouteConfig | None] = (None, None)
 
-    async def clean(self, *, client: bool) -> None:
+    async def clean(self, device: str | None, *, client: bool) -> None:
         """All that could be left goes with the adapter, or at the next start of the system."""
 
     async def set_device(self, device: str, config: DeviceConfig) -> None:
@@ -60,14 +60,14 @@ class WindowsNetwork:
     async def set_routes(self, device: str, config: RouteConfig) -> None:
         if config.kill_switch or config.blocked:
             raise LocalError("kill_switch needs Linux; leave it out")
-        if config.domains:
-            raise LocalError("resolvers for some domains alone need Linux or macOS")
         if self._set[1] == config:
             return
         await self._routes.take_back()
         for route in halved(config.routes):
             await self._routes.make(*_route(device, route))
-        for number, resolver in enumerate(config.resolvers, 1):
+        # Resolvers for some names alone would take a policy (NRPT): there, nothing is changed.
+        resolvers = () if config.domains else config.resolvers
+        for number, resolver in enumerate(resolvers, 1):
             await self._routes.make(*_resolver(device, resolver, number))
         self._set = (self._set[0], config)
 

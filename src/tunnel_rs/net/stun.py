@@ -46,13 +46,21 @@ class StunClient:
         raise UnreachableError(f"{server}: no answer")
 
     def receive_train(self, train: memoryview, segment_size: int, address: SockAddr) -> None:
+        if self._inner is not None and not self._expects(address):
+            self._inner.receive_train(train, segment_size, address)
+            return
         for start in range(0, len(train), segment_size):
             datagram = train[start : start + segment_size]
             if not self._take(datagram, address) and self._inner is not None:
                 self._inner.receive_train(datagram, segment_size, address)
 
+    def _expects(self, address: SockAddr) -> bool:
+        """Whether an answer may come from there; trains from elsewhere stay whole."""
+        return any(where[:2] == address[:2] for where, _ in self._waiting.values())
+
     def _take(self, datagram: memoryview, address: SockAddr) -> bool:
-        transaction_id = transaction_of(datagram)
+        # QUIC's first byte has one of these bits, STUN's none (RFC 9443 section 2).
+        transaction_id = None if datagram[0] & 0xC0 else transaction_of(datagram)
         waiting = self._waiting.get(transaction_id) if transaction_id is not None else None
         if waiting is None or waiting[0][:2] != address[:2]:
             return False

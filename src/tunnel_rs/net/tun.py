@@ -44,6 +44,10 @@ class TunDevice(Protocol):
     def write(self, header: bytes, packet: bytes) -> bool:
         """Hand a packet to the system; False when it did not take it (it is dropped)."""
 
+    def read_now(self) -> None:
+        """Deliver what is there, unless paused. The system often answers within `write`: read at
+        once, the answer needs no wake-up of its own, and leaves with what else is to be sent."""
+
     def set_offload(self, wanted: bool) -> None:
         """Whether super-packets and open checksums may be delivered from now on."""
 

@@ -82,6 +82,10 @@ class DarwinTun:
             return False
         return True
 
+    def read_now(self) -> None:
+        if self._reading:
+            self._readable()
+
     def set_offload(self, wanted: bool) -> None:
         """There is none."""
 

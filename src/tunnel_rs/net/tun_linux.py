@@ -112,6 +112,10 @@ class LinuxTun:
             return False
         return True
 
+    def read_now(self) -> None:
+        if self._reading:
+            self._readable()
+
     def set_offload(self, wanted: bool) -> None:
         if wanted == self._offload or self._fd < 0:
             return

@@ -170,6 +170,9 @@ class WindowsTun:
     def write(self, header: bytes, packet: bytes) -> bool:
         return not self._closed and self._ring.send(packet)
 
+    def read_now(self) -> None:
+        """The thread that reads brings it."""
+
     def set_offload(self, wanted: bool) -> None:
         """There is none."""
 

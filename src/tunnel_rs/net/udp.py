@@ -144,6 +144,12 @@ class UdpSocket:
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     @property
+    def receive_room(self) -> int:
+        """Bytes of datagrams that may wait to be read. Linux counts its own overhead, which it
+        takes to be as much again (socket(7), SO_RCVBUF)."""
+        return self.receive_buffer // (2 if sys.platform == "linux" else 1)
+
+    @property
     def send_buffer(self) -> int:
         """Bytes the kernel granted for what waits to leave."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)

@@ -8,6 +8,7 @@ segmentation offload and the relay protocol carry them. Addresses are opaque has
 import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Self
 
 from aioquic import tls
 from aioquic._buffer import Buffer
@@ -34,11 +35,12 @@ from tunnel_rs.proto.ack_frequency import ACK_FREQUENCY, AckFrequency, min_ack_d
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.credentials import Credentials
 from tunnel_rs.proto.datagrams import MAX_FRAME, largest_payload
-from tunnel_rs.proto.flow_control import INITIAL_STREAM_WINDOW
+from tunnel_rs.proto.flow_control import DIALLED_WINDOW, INITIAL_STREAM_WINDOW, window_for
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
 from tunnel_rs.proto.path_moves import PathMoves
 from tunnel_rs.proto.recovery import Recovery
 from tunnel_rs.proto.transport_settings import TransportSettings
+from tunnel_rs.proto.traversal import Traversal
 from tunnel_rs.values import EndpointId
 
 aioquic_contract.check()
@@ -54,6 +56,9 @@ STRANGER_WINDOW = 65_536
 
 LargestDatagram = Callable[[Address], int]
 """The largest UDP payload worth probing for towards an address."""
+
+ReceiveBuffer = Callable[[Address], int | None]
+"""Bytes of datagrams from an address that may wait to be read; None when nothing is known."""
 
 _LARGEST_DATAGRAM = 65_527
 _PACKET_OVERHEAD = 1 + 2 + 16  # first byte, packet number, authentication tag; and the peer's id
@@ -97,6 +102,10 @@ def _smallest(_: Address) -> int:
     return DATAGRAM_SIZE
 
 
+def _unknown(_: Address) -> None:
+    return None
+
+
 def _configuration(
     settings: TransportSettings, *, is_client: bool, alpn: str | None
 ) -> QuicConfiguration:
@@ -107,7 +116,7 @@ def _configuration(
         connection_id_length=CONNECTION_ID_LENGTH,
         idle_timeout=settings.idle_timeout,
         is_client=is_client,
-        max_data=settings.receive_window if is_client else STRANGER_WINDOW,
+        max_data=min(DIALLED_WINDOW, settings.receive_window) if is_client else STRANGER_WINDOW,
         max_datagram_frame_size=MAX_FRAME if settings.datagrams else None,
         max_datagram_size=DATAGRAM_SIZE,
         max_stream_data=min(INITIAL_STREAM_WINDOW, settings.receive_window),
@@ -131,6 +140,7 @@ class Engine(PathMoves):
         largest_datagram: LargestDatagram,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
+        traversal: Traversal | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
@@ -138,6 +148,7 @@ class Engine(PathMoves):
             retry_source_connection_id=retry_source_connection_id,
         )
         self._settings = settings
+        self._traversal = traversal
         self._identity = identity
         self._reset_tokens = reset_tokens
         self._accept_peer = accept_peer
@@ -153,6 +164,10 @@ class Engine(PathMoves):
             first = self._host_cids[0]
             first.stateless_reset_token = reset_tokens.token(first.cid)
         self._largest_datagram = largest_datagram
+        self.receive_buffer: ReceiveBuffer = _unknown
+        """Set it before the handshake is complete."""
+        self._granted: int | None = None
+        self._is_trusted = False
         self._mtu = MtuDiscovery()
         self._mtu_address: Address = None
         self._peer_largest_datagram = _LARGEST_DATAGRAM
@@ -160,6 +175,7 @@ class Engine(PathMoves):
         self._candidates: dict[Address, None] = {}
         self._keep_alive_at: float | None = None
         self._silent_since: float | None = None
+        self._silence_timeout = settings.silence_timeout
         self._path_is_down = False
         self._heard_at: float | None = None
         self._key_used_from = 0
@@ -185,7 +201,8 @@ class Engine(PathMoves):
         candidates: Iterable[Address],
         now: float,
         largest_datagram: LargestDatagram = _smallest,
-    ) -> "Engine":
+        traversal: Traversal | None = None,
+    ) -> Self:
         """A connection to `peer`, dialled at all `candidates` (at least one) at once."""
         configuration = _configuration(settings, is_client=True, alpn=alpn)
         identity.configure(configuration, peer=peer)
@@ -196,6 +213,7 @@ class Engine(PathMoves):
             reset_tokens,
             accept_peer=peer.__eq__,
             largest_datagram=largest_datagram,
+            traversal=traversal,
         )
         engine._candidates = dict.fromkeys(candidates)
         engine.connect(next(iter(engine._candidates)), now)
@@ -212,7 +230,8 @@ class Engine(PathMoves):
         original_destination_connection_id: bytes,
         retry_source_connection_id: bytes | None = None,
         largest_datagram: LargestDatagram = _smallest,
-    ) -> "Engine":
+        traversal: Traversal | None = None,
+    ) -> Self:
         """A connection somebody opens to us; any key may, the application authenticates."""
         configuration = _configuration(settings, is_client=False, alpn=alpn)
         identity.configure(configuration, peer=None)
@@ -225,6 +244,7 @@ class Engine(PathMoves):
             largest_datagram=largest_datagram,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
+            traversal=traversal,
         )
 
     # Facts
@@ -309,7 +329,25 @@ class Engine(PathMoves):
 
     def open_window(self) -> None:
         """Grant the full connection window: the application knows the peer now."""
-        self.grow_connection_window(self._settings.receive_window)
+        self._is_trusted = True
+        self._look_at_buffer()
+
+    def consumed(self, stream_id: int, n: int) -> None:
+        if self._granted is not None:
+            self._fit_window(self._granted)
+        super().consumed(stream_id, n)
+
+    def _look_at_buffer(self) -> None:
+        """The socket may be another one than before."""
+        self._granted = self.receive_buffer(self.address)
+        if self._is_trusted:
+            self._fit_window(self._granted)
+
+    def _fit_window(self, granted: int | None) -> None:
+        wanted = self._settings.receive_window
+        if granted is not None:
+            wanted = window_for(wanted, granted, self.smoothed_rtt)
+        self.grow_connection_window(wanted)
 
     # Dialling
 
@@ -346,6 +384,10 @@ class Engine(PathMoves):
         that only the idle timeout ends the connection."""
         self._path_is_down = True
 
+    def tolerate_silence(self) -> None:
+        """From now on only the idle timeout ends the connection: the caller sees to silence."""
+        self._silence_timeout = None
+
     def ask(self, now: float) -> None:
         """Make sure that the peer is there: it is asked at once, whatever timers were set. Call it
         too when a path that was lost works again."""
@@ -357,7 +399,11 @@ class Engine(PathMoves):
     # Input
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
-        """Take in a train of datagrams that came from `address`."""
+        """Take in a train of datagrams to one connection id that came from `address`."""
+        self._take_in(train, segment_size, address, now)
+
+    def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """What `receive` does, for the path the train belongs to."""
         if self._candidates:
             if address not in self._candidates:
                 return
@@ -370,8 +416,7 @@ class Engine(PathMoves):
                 return
             datagram = bytes(train[start : start + segment_size])
             if self.is_stateless_reset(datagram):
-                self.was_closed_by_peer = True
-                self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
+                self._was_reset(datagram, now)
                 return
             self.receive_datagram(datagram, address, now)
         if self._candidates and self._state is not QuicConnectionState.FIRSTFLIGHT:
@@ -394,6 +439,10 @@ class Engine(PathMoves):
         if self._peer_cid.stateless_reset_token:
             tokens.append(self._peer_cid.stateless_reset_token)
         return any(hmac.compare_digest(datagram[-16:], token) for token in tokens)
+
+    def _was_reset(self, datagram: bytes, now: float) -> None:
+        self.was_closed_by_peer = True
+        self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
 
     def _terminate(self, code: int, reason: str) -> None:
         """End at once, without a word to the peer."""
@@ -441,6 +490,7 @@ class Engine(PathMoves):
         wanted = min(self._largest_datagram(self.address), self._peer_largest_datagram)
         self._mtu.restart(wanted)
         self._use_datagram_size()
+        self._look_at_buffer()
         if moved:
             self._recovery.restart()
             self.ask(now)
@@ -539,10 +589,9 @@ class Engine(PathMoves):
     @property
     def _silence_ends(self) -> float | None:
         """When a peer that answers nothing is given up."""
-        silence = self._settings.silence_timeout
-        if silence is None or self._silent_since is None or self._path_is_down:
+        if self._silence_timeout is None or self._silent_since is None or self._path_is_down:
             return None
-        return self._silent_since + silence
+        return self._silent_since + self._silence_timeout
 
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
@@ -552,9 +601,9 @@ class Engine(PathMoves):
             super().handle_timer(now)
             return
         if (ends := self._silence_ends) is not None and now >= ends:
-            silence = self._settings.silence_timeout
             self.timed_out = True
-            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:g} s")
+            silence = now - (self._silent_since or now)
+            self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:.0f} s")
             return
         super().handle_timer(now)
         self.timed_out = self.is_terminated

@@ -6,7 +6,7 @@ each way. These are sealed, opened, accounted for and acknowledged as trains her
 (handshake, control frames, probes, migration, key updates) falls to the code below.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from aioquic import tls
 from aioquic.quic.connection import (
@@ -22,13 +22,16 @@ from aioquic.quic.stream import QuicStream
 
 from tunnel_rs.proto import varint
 from tunnel_rs.proto.datagrams import DATAGRAM_HEAD
-from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Engine, Train
+from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Train
+from tunnel_rs.proto.multipath import MultipathEngine
+from tunnel_rs.proto.multipath_frames import FrameType
 from tunnel_rs.proto.packet_protection import (
     MAX_PACKETS_PER_KEY,
     TrainOpener,
     TrainSealer,
     is_supported,
 )
+from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.sent_trains import SentTrain
 from tunnel_rs.proto.stream_run import StreamRun
 
@@ -54,8 +57,17 @@ _MAX_HEAD = 25
 """Longest head of a STREAM frame: type, stream id, offset, length."""
 
 
-class FastEngine(Engine):
+class FastEngine(MultipathEngine):
     """See `Engine`."""
+
+    PER_PATH: ClassVar[tuple[str, ...]] = (
+        *MultipathEngine.PER_PATH,
+        "_ack_early_until",
+        "_ack_now",
+        "_received_count",
+        "_space",
+        "_unacknowledged",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -100,11 +112,40 @@ class FastEngine(Engine):
             and not self._pair._update_key_requested
         )
 
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self._pair = self._keys
+        self._space = self._spaces[_ONE_RTT]
+
     def _confirm_handshake(self) -> None:
         super()._confirm_handshake()
-        self._pair = self._cryptos[_ONE_RTT]
-        self._space = self._spaces[_ONE_RTT]
         self._is_supported = is_supported(self._pair.send) and is_supported(self._pair.recv)
+
+    def _new_context(self, path: Path) -> dict[str, Any]:
+        return super()._new_context(path) | {
+            "_ack_early_until": _EARLY_PACKETS,
+            "_ack_now": False,
+            "_received_count": 0,
+            "_space": None,
+            "_unacknowledged": 0,
+        }
+
+    def _enliven(self, path: Path) -> None:
+        if path.space is None:
+            super()._enliven(path)
+            path.context["_space"] = path.space
+
+    def _wants_turn(self, path: Path, now: float) -> bool:
+        if path.context["_unacknowledged"] and self._may_send(path):
+            return True  # perhaps enough to be acknowledged at once
+        return super()._wants_turn(path, now)
+
+    @property
+    def _ack_head(self) -> bytes:
+        """How an ACK frame begins on the current path."""
+        if not self._is_multipath:
+            return b"\x02"
+        return varint.encode(FrameType.PATH_ACK) + varint.encode(self._path.id)
 
     def _has_slow_work(self, now: float) -> bool:
         """Whether the slow path has something to do beside what waits for the window."""
@@ -219,7 +260,11 @@ class FastEngine(Engine):
     def _sealer(self) -> TrainSealer:
         pair = self._pair
         return TrainSealer(
-            pair.send, key_phase=pair.key_phase, spin=self._spin_bit, peer_id=self._peer_cid.cid
+            pair.send,
+            key_phase=pair.key_phase,
+            spin=self._spin_bit,
+            peer_id=self._peer_cid.cid,
+            path_id=self._path.id,
         )
 
     def _stream_train(
@@ -300,10 +345,10 @@ class FastEngine(Engine):
 
     # Receiving
 
-    def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+    def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
         if not self._can_receive_trains(train, address):
             self._count_slow(train, segment_size)
-            super().receive(train, segment_size, address, now)
+            super()._take_in(train, segment_size, address, now)
             return
         position = 0
         while position < len(train):
@@ -312,11 +357,11 @@ class FastEngine(Engine):
                 return
             odd = train[position : position + segment_size]
             self._count_slow(odd, segment_size)
-            super().receive(odd, segment_size, address, now)
+            super()._take_in(odd, segment_size, address, now)
             position += segment_size
             if not self._can_receive_trains(train[position:], address):
                 if position < len(train):
-                    super().receive(train[position:], segment_size, address, now)
+                    super()._take_in(train[position:], segment_size, address, now)
                 return
 
     def _count_slow(self, train: memoryview, segment_size: int) -> None:
@@ -325,8 +370,8 @@ class FastEngine(Engine):
     def _can_receive_trains(self, train: memoryview, address: Address) -> bool:
         if not self._is_supported or len(train) <= CONNECTION_ID_LENGTH or self.is_closing:
             return False
-        path = self._network_paths[0]
-        if path.addr != address or not path.is_validated:
+        paths = self._network_paths
+        if not paths or paths[0].addr != address or not paths[0].is_validated:
             return False
         ours = bytes(train[1 : 1 + CONNECTION_ID_LENGTH])
         if not self._is_client:
@@ -337,7 +382,7 @@ class FastEngine(Engine):
     def _receive_plain(self, train: memoryview, segment_size: int, now: float) -> int:
         """Take in packets up to the first that is not plain; returns its offset."""
         space = self._space
-        opener = TrainOpener(self._pair.recv, CONNECTION_ID_LENGTH)
+        opener = TrainOpener(self._pair.recv, CONNECTION_ID_LENGTH, self._path.id)
         opened, stopped = opener.open(train, segment_size, space.expected_packet_number)
         if not opened:
             return stopped
@@ -496,6 +541,7 @@ class FastEngine(Engine):
     def _heard(self, now: float) -> None:
         if self.is_closing:
             return  # what came has ended the connection, and its time runs
+        self._path.heard_at = now
         self._close_at = now + self._idle_timeout()
         self._ack_eliciting_sent_since_receipt = False
         self._silent_since = None
@@ -526,7 +572,7 @@ class FastEngine(Engine):
         ranges = list(space.ack_queue)
         newest = ranges.pop()
         parts = [
-            b"\x02",
+            self._ack_head,
             varint.encode(newest.stop - 1),
             varint.encode(max(0, delay)),
             varint.encode(len(ranges)),

@@ -6,8 +6,19 @@ one soon has a window of the path's size.
 """
 
 INITIAL_STREAM_WINDOW = 1_048_576
+DIALLED_WINDOW = 262_144
+"""Connection window of a peer we dialled, until the application knows that it is welcome."""
+STALL = 0.020
+"""Seconds that a socket's buffer has to bridge while the process does other things."""
 HELD_LIMIT = 67_108_864
 """Most unconsumed bytes of all streams of one connection, 64 MiB."""
+
+
+def window_for(wanted: int, granted: int, rtt: float) -> int:
+    """`wanted` bytes of connection window, or less: no more than the `granted` bytes of socket
+    buffer must ever arrive within `STALL`. All of a window can be on its way; on a path shorter
+    than that it can arrive at once, on a longer one (round trip `rtt` seconds) it is spread."""
+    return min(wanted, max(granted, int(granted * rtt / STALL)))
 
 
 class StreamWindow:
@@ -37,10 +48,10 @@ class ConnectionWindow:
     one stalled stream cannot stop its siblings, and all stalled streams together stay bounded.
     """
 
-    __slots__ = ("consumed", "held_limit", "limit", "size")
+    __slots__ = ("_initial", "consumed", "held_limit", "limit", "size")
 
     def __init__(self, initial: int) -> None:
-        self.size = self.limit = self.held_limit = initial
+        self.size = self.limit = self.held_limit = self._initial = initial
         self.consumed = 0
 
     def update(self, received: int) -> bool:
@@ -53,7 +64,8 @@ class ConnectionWindow:
         self.limit = wanted
         return True
 
-    def grow(self, size: int) -> None:
-        """Grant a trusted peer a window of `size` and the full allowance for held bytes."""
-        self.size = max(self.size, size)
+    def trust(self, size: int) -> None:
+        """Grant a trusted peer a window of `size`, never less than it had as a stranger, and the
+        full allowance for held bytes. A smaller size than before takes nothing back."""
+        self.size = max(self._initial, size)
         self.held_limit = max(HELD_LIMIT, 2 * self.size)

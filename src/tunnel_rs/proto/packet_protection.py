@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from aioquic.quic.crypto import CryptoContext
 from cryptography.exceptions import InvalidTag
 
+from tunnel_rs.proto.path_keys import PATH_ID_SHIFT
+
 TAG_SIZE = 16
 SAMPLE_SIZE = 16
 PACKET_NUMBER_SIZE = 2
@@ -30,16 +32,22 @@ def is_supported(context: CryptoContext) -> bool:
 
 
 class TrainSealer:
-    """Seals trains of packets."""
+    """Seals trains of packets of one path."""
 
     __slots__ = ("_encrypt", "_id_size", "_iv", "_mask", "_prefix", "overhead")
 
     def __init__(
-        self, context: CryptoContext, *, key_phase: int, spin: bool, peer_id: bytes
+        self,
+        context: CryptoContext,
+        *,
+        key_phase: int,
+        spin: bool,
+        peer_id: bytes,
+        path_id: int = 0,
     ) -> None:
         assert context.aead is not None and context.hp is not None
         self._encrypt = context.aead._aead.encrypt_into
-        self._iv = context.aead._iv
+        self._iv = context.aead._iv ^ path_id << PATH_ID_SHIFT
         self._mask = context.hp._encryptor.update
         first = 0x40 | spin << 5 | key_phase << 2 | PACKET_NUMBER_SIZE - 1
         self._prefix = bytes([first]) + peer_id
@@ -127,10 +135,10 @@ class TrainOpener:
 
     __slots__ = ("_at", "_bits", "_decrypt", "_iv", "_mask")
 
-    def __init__(self, context: CryptoContext, id_size: int) -> None:
+    def __init__(self, context: CryptoContext, id_size: int, path_id: int = 0) -> None:
         assert context.aead is not None and context.hp is not None
         self._decrypt = context.aead._aead.decrypt
-        self._iv = context.aead._iv
+        self._iv = context.aead._iv ^ path_id << PATH_ID_SHIFT
         self._mask = context.hp._encryptor.update
         self._at = 1 + id_size
         # Reserved bits clear and our key phase: all else is for the slow path.

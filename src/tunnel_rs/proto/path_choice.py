@@ -77,6 +77,11 @@ def is_relayed(address: Hashable) -> bool:
     return isinstance(address, RelayAddr)
 
 
+def way_name(address: Hashable, text: str) -> str:
+    """What people call the way to an address, whose `text` is known."""
+    return f"{'relay' if is_relayed(address) else 'direct'} {text}"
+
+
 def is_ipv6(address: Hashable) -> bool:
     """Whether a direct address, in the socket module's form, is of IPv6."""
     if not isinstance(address, tuple) or is_relayed(address):

@@ -24,6 +24,7 @@ path which comes back after an outage would be noticed minutes later; noq caps i
 
 _MIN_RTT = 0.001  # as aioquic
 _MAX_BACKOFF = 16
+_ALL = 1 << 62
 _TICK = 0.000_001
 """A loss timer that is due finds its packet lost, however sums of seconds are rounded."""
 
@@ -33,6 +34,8 @@ class Recovery(QuicPacketRecovery):
     True for acknowledged, False for lost."""
 
     trains: SentTrains
+    answered_at: float
+    """When something was last acknowledged."""
     on_train: Callable[[SentTrain, bool], None]
 
     @classmethod
@@ -48,6 +51,7 @@ class Recovery(QuicPacketRecovery):
         assert isinstance(recovery, Recovery)
         recovery._pacer = Pacer(max_datagram_size=max_datagram_size)  # type: ignore[assignment]
         recovery.trains = SentTrains()
+        recovery.answered_at = -math.inf
         recovery.on_train = on_train
         return recovery
 
@@ -88,6 +92,29 @@ class Recovery(QuicPacketRecovery):
         control: object = self._cc
         assert isinstance(control, WindowControl)
         control.restart()
+
+    def learn_rtt(self, now: float, rtt: float) -> None:
+        """A round trip in seconds that was measured otherwise, when there is no sample yet."""
+        if not self._rtt_initialized:
+            self._sample_rtt(now, rtt, 0.0)
+
+    def forgive(self) -> None:
+        """Probe timeouts so far say nothing of what comes: the backoff begins anew."""
+        self._pto_count = 0
+
+    def give_up(self, now: float) -> None:
+        """Nothing is in flight any more: all goes back to be sent again, on another path."""
+        self._pto_count = 0
+        for space in self.spaces:
+            packets = list(space.sent_packets.values())
+            self._on_packets_lost(congestion_event=False, now=now, packets=packets, space=space)
+            space.loss_time = None
+            if not space.is_application_data:
+                continue
+            while (train := self.trains.take_first(_ALL)) is not None:
+                space.ack_eliciting_in_flight -= train.packets
+                self._cc.on_packets_expired(packets=[train])  # type: ignore[list-item]
+                self.on_train(train, False)
 
     def probe_at_once(self, now: float) -> None:
         """Send a probe, as if its timeout had come; the backoff begins anew."""
@@ -135,6 +162,7 @@ class Recovery(QuicPacketRecovery):
                 handler(QuicDeliveryState.ACKED, *args)
         if not acked:
             return
+        self.answered_at = now
         space.largest_acked_packet = max(space.largest_acked_packet, largest)
         if newest == largest and is_eliciting:
             sent_time = max(packet.sent_time or 0.0 for packet in acked)

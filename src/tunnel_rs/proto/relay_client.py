@@ -162,6 +162,11 @@ class RelayConnection:
             self._outgoing.append(encode_ping(data))
         return None
 
+    def ask(self, now: float) -> None:
+        """See soon whether the relay is still there; `handle_timer` is due now."""
+        if self._ping is not None:
+            self._ping.ask(now)
+
     def _shake_hands(self, message: bytes, now: float) -> Connected | None:
         answer = self._handshake.receive(message)
         if answer is not None:

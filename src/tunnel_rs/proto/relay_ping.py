@@ -50,6 +50,11 @@ class PingClock:
         """Whether a ping is to be sent now; then call `ping_sent`."""
         return self._outstanding is None and now >= self._ping_at
 
+    def ask(self, now: float) -> None:
+        """Something has happened to the network: ping at once, whoever was heard lately."""
+        if self._outstanding is None:
+            self._ping_at = now
+
     def ping_sent(self, data: bytes, now: float) -> None:
         """`data`: the 8 random bytes of the ping frame."""
         self._outstanding, self._sent_at = data, now

@@ -147,7 +147,7 @@ class StreamScheduler(QuicConnection):
 
     def grow_connection_window(self, size: int) -> None:
         """Trust the peer with a window of `size` bytes over all streams."""
-        self._connection_window.grow(size)
+        self._connection_window.trust(size)
         if self._connection_window.update(self._local_max_data.used):
             self._limits_changed = True
 

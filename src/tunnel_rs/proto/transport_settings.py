@@ -49,6 +49,9 @@ class TransportSettings:
     fast_path: bool = True
     """Seal and open established stream traffic as trains; off, aioquic does all of it."""
 
+    multipath: bool = True
+    """Let a connection have several paths at a time (QUIC multipath), if the peer can too."""
+
     datagrams: bool = True
     """Carry UDP payloads in DATAGRAM frames (RFC 9221) when the peer takes them."""
 

@@ -30,16 +30,29 @@ class Received(NamedTuple):
     """What one piece of the stream completed."""
 
     packets: list[Offloaded]
+    octets: int
+    """Bytes of all packets."""
+
     pings: int
     pongs: int
 
 
+def packet_head(size: int) -> bytes:
+    """What goes before an ordinary packet of `size` bytes."""
+    return b"\0" + size.to_bytes(4, "big")
+
+
 def packet_frame(packet: bytes) -> bytes:
-    return b"\0" + len(packet).to_bytes(4, "big") + packet
+    return packet_head(len(packet)) + packet
+
+
+def offload_head(header: bytes, size: int) -> bytes:
+    """What goes before a packet of `size` bytes with a virtio header."""
+    return b"\4" + size.to_bytes(4, "big") + header
 
 
 def offload_frame(header: bytes, packet: bytes) -> bytes:
-    return b"".join((b"\4", len(packet).to_bytes(4, "big"), header, packet))
+    return offload_head(header, len(packet)) + packet
 
 
 class FrameDecoder:
@@ -62,16 +75,29 @@ class FrameDecoder:
     def feed(self, data: bytes) -> Received:
         """What is complete now. Raises ProtocolError; nothing may be fed after that."""
         if self._held:
-            self._held += data
             # Tiny pieces of a large frame are only collected: what they cost is their own size.
-            if len(self._held) < self._needed:
-                return Received([], 0, 0)
-            data = bytes(self._held)
+            if len(self._held) + len(data) < self._needed:
+                self._held += data
+                return Received([], 0, 0, 0)
+            data = b"".join((self._held, data))
             self._held.clear()
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Received:
         packets: list[Offloaded] = []
-        pings = pongs = position = 0
+        octets = pings = pongs = position = 0
         end = len(data)
+        usual, size = packet_head(MAX_FRAME), MAX_FRAME
         while position < end:
+            # In a bulk transfer one packet is as long as the one before.
+            if data.startswith(usual, position):
+                start = position + _LENGTH_END
+                stop = start + size
+                if stop <= end:
+                    packets.append((NO_OFFLOAD, data[start:stop]))
+                    octets += size
+                    position = stop
+                    continue
             kind = data[position]
             if kind == PACKET or (kind == OFFLOADED and self._offload):
                 start = position + _LENGTH_END
@@ -84,11 +110,14 @@ class FrameDecoder:
                 header = NO_OFFLOAD
                 if kind == OFFLOADED:
                     header, start = data[start : start + HEADER_SIZE], start + HEADER_SIZE
+                else:
+                    usual, size = data[position:start], length
                 if start + length > end:
                     self._needed = start + length - position
                     break
                 position = start + length
                 packets.append((header, data[start:position]))
+                octets += length
             elif kind == PING_TYPE:
                 pings, position = pings + 1, position + 1
             elif kind == PONG_TYPE:
@@ -96,4 +125,4 @@ class FrameDecoder:
             else:
                 raise ProtocolError(f"a frame of the unknown type {kind} came")
         self._held += data[position:]
-        return Received(packets, pings, pongs)
+        return Received(packets, octets, pings, pongs)

@@ -90,6 +90,12 @@ class Nat64:
     def __len__(self) -> int:
         return len(self._flows)
 
+    def forget(self, client: bytes) -> None:
+        """This client has gone: what still comes for it is not for who gets its address next."""
+        if client in self._per_client:
+            for flow in [flow for flow in self._flows.values() if flow.key[1] == client]:
+                self._forget(flow)
+
     # IPv6 -> IPv4
 
     def to_ipv4(self, packet: bytes, now: float) -> bytes:

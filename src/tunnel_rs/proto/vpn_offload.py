@@ -50,6 +50,12 @@ def pieces(header: bytes, packet: bytes) -> list[bytes]:
     return _cut_udp(layout, packet)
 
 
+def joined_header(kind: int, headers: int, segment: int) -> bytes:
+    """The header of a packet of our own that has been joined from segments of `segment` bytes, and
+    has a finished checksum: the kernel verifies it. `headers`: bytes of its IP and TCP headers."""
+    return _HEADER.pack(0, kind, headers, segment, 0, 0)
+
+
 class _Layout:
     """Where things are in one packet."""
 
@@ -131,7 +137,7 @@ def _finish_checksum(layout: _Layout, packet: bytes) -> bytes:
     return b"".join((packet[:place], checksum.to_bytes(2, "big"), packet[place + 2 :]))
 
 
-class _Ipv4Headers:
+class Ipv4Headers:
     """IPv4 headers of consecutive segments: length, identification and checksum change."""
 
     def __init__(self, header: bytes) -> None:
@@ -151,7 +157,7 @@ class _Ipv4Headers:
         return bytes(header)
 
 
-class _Ipv6Headers:
+class Ipv6Headers:
     """IPv6 headers of consecutive segments: only the length changes."""
 
     def __init__(self, header: bytes) -> None:
@@ -162,9 +168,9 @@ class _Ipv6Headers:
         return bytes(self._header)
 
 
-def _ip_headers(layout: _Layout, packet: bytes) -> _Ipv4Headers | _Ipv6Headers:
+def _ip_headers(layout: _Layout, packet: bytes) -> Ipv4Headers | Ipv6Headers:
     header = packet[: layout.transport]
-    return _Ipv4Headers(header) if layout.is_ipv4 else _Ipv6Headers(header)
+    return Ipv4Headers(header) if layout.is_ipv4 else Ipv6Headers(header)
 
 
 def _cut_tcp(layout: _Layout, packet: bytes) -> list[bytes]:

@@ -5,7 +5,7 @@ at `paused` and `overrun`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tunnel_rs.errors import ProtocolError, TunnelError, UnreachableError
 from tunnel_rs.net.link import ByteStream, StreamReceiver
@@ -14,10 +14,11 @@ from tunnel_rs.proto.vpn_frames import (
     PONG,
     FrameDecoder,
     Offloaded,
-    offload_frame,
-    packet_frame,
+    offload_head,
+    packet_head,
 )
 from tunnel_rs.proto.vpn_heartbeat import Heartbeat
+from tunnel_rs.proto.vpn_joining import join
 from tunnel_rs.proto.vpn_offload import NO_OFFLOAD, check, pieces
 from tunnel_rs.vpn.traffic import Traffic
 
@@ -37,12 +38,13 @@ class PacketChannel(StreamReceiver):
         *,
         offload: bool,
         answers_pings: bool,
+        ends_here: Collection[bytes] = (),
         on_packets: OnPackets,
         on_end: Callable[[TunnelError], None],
         on_resume: Callable[[], None],
     ) -> None:
-        """`offload`: both ends take super-packets. `on_resume` is called when `paused` has become
-        False."""
+        """`offload`: both ends take super-packets. `ends_here`: addresses for which small packets
+        may be delivered joined. `on_resume` is called when `paused` has become False."""
         self.paused = False
         self.overrun = 0
         """Packets that were sent since it was paused."""
@@ -51,6 +53,7 @@ class PacketChannel(StreamReceiver):
         self._heartbeat = heartbeat
         self._traffic = traffic
         self._answers_pings = answers_pings
+        self._ends_here = ends_here
         self._on_packets = on_packets
         self._on_end = on_end
         self._on_resume = on_resume
@@ -70,18 +73,28 @@ class PacketChannel(StreamReceiver):
             return
         if self.paused:
             self.overrun += len(packets)
-        frames = []
-        size = 0
+        frames: list[bytes] = []
+        count, octets = len(packets), 0
+        head, usual = b"", -1
         for header, packet in packets:
-            size += len(packet)
+            size = len(packet)
+            octets += size
             if header is NO_OFFLOAD:
-                frames.append(packet_frame(packet))
+                if size != usual:
+                    head, usual = packet_head(size), size
+                frames.append(head)
+                frames.append(packet)
             elif self.offload:
-                frames.append(offload_frame(header, packet))
+                frames.append(offload_head(header, size))
+                frames.append(packet)
             else:
-                frames.extend(self._cut(header, packet))
-        self._traffic.sent_packets += len(frames)
-        self._traffic.sent_bytes += size
+                cut = self._cut(header, packet)
+                count += len(cut) - 1
+                for piece in cut:
+                    frames.append(packet_head(len(piece)))
+                    frames.append(piece)
+        self._traffic.sent_packets += count
+        self._traffic.sent_bytes += octets
         self._stream.write(b"".join(frames))
 
     def close(self) -> None:
@@ -93,7 +106,7 @@ class PacketChannel(StreamReceiver):
 
     def _cut(self, header: bytes, packet: bytes) -> list[bytes]:
         try:
-            return [packet_frame(piece) for piece in pieces(header, packet)]
+            return pieces(header, packet)
         except ProtocolError:
             self._traffic.dropped["offload"] += 1
             return []
@@ -132,7 +145,7 @@ class PacketChannel(StreamReceiver):
     def _take(self, data: bytes) -> None:
         self._heartbeat.heard(self._loop.time())
         try:
-            packets, pings, _ = self._decoder.feed(data)
+            packets, octets, pings, _ = self._decoder.feed(data)
             if self.offload:
                 for header, packet in packets:
                     if header is not NO_OFFLOAD:
@@ -144,8 +157,8 @@ class PacketChannel(StreamReceiver):
             self._stream.write(PONG)  # one is enough for all that came together
         if packets:
             self._traffic.received_packets += len(packets)
-            self._traffic.received_bytes += sum(len(packet) for _, packet in packets)
-            self._on_packets(packets)
+            self._traffic.received_bytes += octets
+            self._on_packets(join(packets, self._ends_here) if self._ends_here else packets)
 
     def _look(self) -> None:
         now = self._loop.time()

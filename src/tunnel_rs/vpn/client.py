@@ -22,6 +22,7 @@ from tunnel_rs.errors import (
 from tunnel_rs.net.admission import AUTH_FAILED
 from tunnel_rs.net.exchange import Exchange
 from tunnel_rs.net.host_network import DeviceConfig, HostNetwork, RouteConfig
+from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tun import TunDevice
 from tunnel_rs.proto.backoff import Backoff
@@ -42,6 +43,9 @@ from tunnel_rs.values import SocketAddr
 from tunnel_rs.vpn.channel import PacketChannel
 from tunnel_rs.vpn.settings import ClientSettings, Network
 from tunnel_rs.vpn.traffic import Traffic
+
+LOOK_EVERY = 2.0
+"""Seconds between looks at the interfaces, while waiting to try again."""
 
 Connect = Callable[[], Awaitable[Link]]
 """Dials the server once. Raises TunnelError; `transient` says whether to try again."""
@@ -67,8 +71,9 @@ class VpnClient:
         *,
         random: Callable[[], float] = random.random,
         device_id: int | None = None,
+        network: Callable[[], object] = local_interfaces,
     ) -> None:
-        """Owns the device."""
+        """Owns the device. When `network` gives something else than before, it has changed."""
         self.traffic = Traffic()
         self.link: Link | None = None
         """The link in use, None while there is none."""
@@ -82,6 +87,7 @@ class VpnClient:
         self._connect = connect
         self._report = report
         self._backoff = Backoff(random=random)
+        self._network = network
         self._device_id = secrets.randbits(64) if device_id is None else device_id
         self._channel: PacketChannel | None = None
         self._started = False
@@ -111,7 +117,7 @@ class VpnClient:
     async def _prepare(self) -> None:
         """Nothing of an earlier client is left; what a kill switch is for is blocked from now."""
         settings = self._settings
-        await self._host.clean(client=True)
+        await self._host.clean(self._tun.name, client=True)
         if settings.kill_switch:
             config = RouteConfig((), kill_switch=True, blocked=settings.routes)
             await self._host.set_routes(self._tun.name, config)
@@ -147,8 +153,24 @@ class VpnClient:
                 raise UnreachableError(f"gave up after {failed} attempt(s): {error}")
             delay = self._backoff.next_delay()
             self._report(TunnelLost(str(error), delay))
-            self._hurry = asyncio.get_running_loop().create_future()
-            await _first_of(self._stop, self._lost, self._hurry, timeout=delay)
+            await self._wait(delay)
+
+    async def _wait(self, delay: float) -> None:
+        """Until it is time to try again, or news make it worth while, or there is no more use."""
+        loop = asyncio.get_running_loop()
+        self._hurry = loop.create_future()
+        until, before = loop.time() + delay, self._look()
+        while (left := until - loop.time()) > 0:
+            futures = self._stop, self._lost, self._hurry
+            await _first_of(*futures, timeout=min(left, LOOK_EVERY))
+            if any(each.done() for each in futures) or self._look() != before:
+                return
+
+    def _look(self) -> object:
+        try:
+            return self._network()
+        except OSError:
+            return None
 
     async def _one_tunnel(self) -> tuple[bool, TunnelError]:
         """Whether there was a tunnel, and why there is none (any more)."""
@@ -275,6 +297,7 @@ class VpnClient:
                 self.traffic,
                 offload=GSO in self.response.capabilities and self._tun.can_offload,
                 answers_pings=False,
+                ends_here=_addresses(self.response) if self._tun.can_offload else (),
                 on_packets=self._from_server,
                 on_end=on_end,
                 on_resume=self._tun.resume_reading,
@@ -319,6 +342,7 @@ class VpnClient:
         for header, packet in packets:
             if not write(header, packet):
                 self.traffic.dropped["refused by the system"] += 1
+        self._tun.read_now()
 
     def _device_lost(self, error: OSError) -> None:
         if not self._lost.done():
@@ -328,6 +352,11 @@ class VpnClient:
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _addresses(response: VpnResponse) -> tuple[bytes, ...]:
+    leases = (response.lease4, response.lease6)
+    return tuple(lease.address.packed for lease in leases if lease is not None)
 
 
 def _interface(address: object, network: Network) -> IPv4Interface | IPv6Interface:

@@ -91,7 +91,7 @@ class VpnServer:
     async def start(self) -> None:
         """Set up the device and, when asked for, forwarding. Raises LocalError."""
         settings, device = self._settings, self._tun.name
-        await self._host.clean(client=False)
+        await self._host.clean(device, client=False)
         # Answers to the address of NAT64 have to come back to us.
         outside = () if settings.nat64 is None else _outside(settings.network4, settings.nat64)
         addresses = self._pools.interfaces
@@ -215,6 +215,7 @@ class VpnServer:
             session.traffic,
             offload=session.offload,
             answers_pings=True,
+            ends_here=self.switch.own if self._tun.can_offload else (),
             on_packets=self.switch.from_client(session),
             on_end=lambda error: session.link.close(DONE, str(error)[:100]),
             on_resume=lambda: self.switch.resumed(session),

@@ -25,10 +25,10 @@ class Switch:
         """`own`: the server's addresses."""
         self.dropped: Counter[str] = Counter()
         """Packets from the device that could not be passed on."""
+        self.own = own
         self._settings = settings
         self._strict = settings.spoofing is Spoofing.STRICT
         self._tun = tun
-        self._own = own
         self._policy = DestinationPolicy(settings.allowed_destinations)
         self._nat64 = None if settings.nat64 is None else Nat64(settings.nat64)
         self._sessions: dict[bytes, Session] = {}
@@ -55,6 +55,8 @@ class Switch:
         for address in session.leases.packed:
             if self._sessions.get(address) is session:
                 del self._sessions[address]
+                if self._nat64 is not None:
+                    self._nat64.forget(address)
         self._capable.discard(session)
         self._incapable.discard(session)
         self._choose_offload()
@@ -143,6 +145,7 @@ class Switch:
         dropped = session.traffic.dropped
 
         def receive(packets: list[Offloaded]) -> None:
+            for_others: dict[Session, list[Offloaded]] = {}
             for item in packets:
                 ends = endpoints(item[1])
                 if ends is None:
@@ -150,36 +153,44 @@ class Switch:
                     continue
                 source, destination = ends
                 if source not in own or not self._strict:
-                    taken = source in self._sessions or source in self._own
+                    taken = source in self._sessions or source in self.own
                     why = why_not(source, own, taken, self._settings.spoofing)
                     if why is not None:
                         dropped[why] += 1
                         continue
-                why = self._pass_on(session, destination, item)
+                other = self._sessions.get(destination)
+                if other is None or other is session:
+                    why = self._pass_on(destination, item)
+                elif self._settings.client_isolation:
+                    why = "isolated"
+                else:
+                    for_others.setdefault(other, []).append(item)
+                    continue
                 if why is not None:
                     dropped[why] += 1
+            for other, items in for_others.items():
+                self._deliver(other, items)
+            self._tun.read_now()
 
         return receive
 
-    def _pass_on(self, session: Session, destination: bytes, item: Offloaded) -> str | None:
-        """Why the packet was dropped, if it was."""
-        other = self._sessions.get(destination)
-        if other is not None and other is not session:
-            if self._settings.client_isolation:
-                return "isolated"
-            self._deliver(other, [item])
-            return None
+    def _pass_on(self, destination: bytes, item: Offloaded) -> str | None:
+        """Hand a packet to the system; why it was dropped, if it was."""
         if is_multicast(destination):
             return "multicast"
         if len(destination) == 16 and self._nat64 is not None and is_ours(destination):
             return self._to_ipv4(self._nat64, destination, item)
-        if destination not in self._own and not self._policy.allows(destination):
+        if destination not in self.own and not self._policy.allows(destination):
             return "not allowed"
         return None if self._tun.write(*item) else "refused by the system"
 
     def _to_ipv4(self, nat64: Nat64, destination: bytes, item: Offloaded) -> str | None:
-        if destination[12:] not in self._own and not self._policy.allows(destination[12:]):
+        if destination[12:] not in self.own and not self._policy.allows(destination[12:]):
             return "not allowed"
+        if destination[12:] in self._sessions and self._settings.client_isolation:
+            return "isolated"
+        if is_multicast(destination[12:]):
+            return "multicast"
         now = self._loop.time()
         try:
             for piece in pieces(*item):
