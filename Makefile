@@ -22,8 +22,8 @@ help: ## list the targets
 demo: $(VENV)/runtime.stamp ## show a real tunnel at work, on this machine only
 	$(BIN)/tunnel-rs demo $(ARGS)
 
-test: $(VENV)/development.stamp ## run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/development.stamp ## run the test suite, in as many processes as there are cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 check: lint test ## everything that CI checks
 

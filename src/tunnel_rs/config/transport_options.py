@@ -88,6 +88,5 @@ TRANSPORT: tuple[Option[object], ...] = (
     SEND_WINDOW,
     IDLE_TIMEOUT,
     FAST_PATH,
-    MULTIPATH,
     OFFLOAD,
 )
