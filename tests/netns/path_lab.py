@@ -158,7 +158,7 @@ class PathLab:
         file.write_text(f'http_bind_addr = "{RELAY_IP}:8080"\nenable_metrics = false\n')
         relay = self._program("pub", "relay", "-c", str(file))
         assert relay.next("ready", 45), relay.text
-        return f"http://{RELAY_NAME}:8080/"
+        return f"http://{RELAY_IP}:8080/"
 
     def with_iroh_server(self, relay: str, within: float = 15.0) -> Reached:
         """Our client at A reaches a real iroh endpoint at B."""
@@ -166,7 +166,7 @@ class PathLab:
         log = self.stack.enter_context((self.directory / "log").open("ab"))
         peer = self.lab.start(
             self.lab.machine("B"),
-            [*_IROH, "server", "198.51.100.22", relay, token],
+            [*_IROH, "198.51.100.22", relay, token],
             stdout=subprocess.PIPE,
             stderr=log,
         )
@@ -195,25 +195,6 @@ class PathLab:
             if direct is not None:
                 found.direct_after = found.up_after + max(0.0, direct - up[0])
             found.echoes, found.way = 2 * echoes(sock), session.way
-
-    def with_iroh_client(self, relay: str) -> Reached:
-        """A real iroh endpoint at A reaches our server at B."""
-        token = (self.directory / "token.txt").read_text()
-        server = self.server("--relay-url", relay)
-        log = self.stack.enter_context((self.directory / "log").open("ab"))
-        arguments = ["client", "198.51.100.21", relay, token, self.endpoint_id, str(ECHO_PORT)]
-        try:
-            peer = self.lab.start(
-                self.lab.machine("A"), [*_IROH, *arguments], stdout=subprocess.PIPE, stderr=log
-            )
-            words = peer.communicate(timeout=60)[0].split()
-        finally:
-            server.end()
-        if len(words) != 3:
-            return Reached(text=server.text)
-        seconds = float(words[1])
-        direct = seconds if words[0] == b"direct" else None
-        return Reached(words[0].decode(), seconds, direct, 2 * (words[2] == b"100000"), server.text)
 
     def _program(self, where: str, *arguments: str) -> Events:
         argv = [sys.executable, "-m", "tunnel_rs", *arguments, "--json"]
