@@ -269,7 +269,7 @@ def _measure(names: Sequence[str], extent: Extent, results: Results) -> None:
 def _extent(given: argparse.Namespace) -> Extent:
     if given.quick:
         return Extent(1, QUICK_SECONDS, QUICK_GIGABYTES, QUICK_WARM_UP, 300, quick=True)
-    return Extent(given.runs, given.seconds, given.gigabytes, WARM_UP, 3000, quick=False)
+    return Extent(given.runs, given.seconds, given.gigabytes, WARM_UP, 1000, quick=False)
 
 
 def _arguments() -> argparse.Namespace:
