@@ -187,7 +187,7 @@ def _check(line: Line) -> None:
 
 HEADER = (
     *("line", "up Mbit/s", "ratio", "CPU A / B s/GB", "down Mbit/s", "ratio", "CPU A / B s/GB"),
-    *("UDP Mbit/s", "lost %", "ping ms idle p50 / p99", "up", "down", "UDP"),
+    *("UDP Mbit/s", "lost %", "ping idle p50 / p99 ms", "ping up", "ping down", "ping UDP"),
 )
 GROWTH_HEADER = (
     *("line", "Mbit/s up", "CPU A / B s/GB", "RSS A before -> after MB"),
