@@ -151,7 +151,6 @@ def transport(values: Values) -> TransportSettings:
         multipath=values.get(transport_options.MULTIPATH),
         offload=values.get(transport_options.OFFLOAD),
         datagrams=values.get(transport_options.UDP_DATAGRAMS),
-        multipath=values.get(transport_options.MULTIPATH),
     )
 
 
