@@ -148,9 +148,9 @@ def transport(values: Values) -> TransportSettings:
         # Two chances to be heard within the idle timeout.
         keep_alive=min(_MAX_KEEP_ALIVE, idle_timeout / 3),
         fast_path=values.get(transport_options.FAST_PATH),
-        multipath=values.get(transport_options.MULTIPATH),
         offload=values.get(transport_options.OFFLOAD),
         datagrams=values.get(transport_options.UDP_DATAGRAMS),
+        multipath=values.get(transport_options.MULTIPATH),
     )
 
 

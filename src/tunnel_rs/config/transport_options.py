@@ -51,16 +51,6 @@ FAST_PATH: Option[bool] = Option(
     key="iroh.transport.fast_path",
     hidden=True,
 )
-MULTIPATH: Option[bool] = Option(
-    "multipath",
-    kinds.SWITCH,
-    True,
-    BOTH,
-    "Let a connection have several paths at a time, and so get through NATs; with false it has "
-    "one. For comparing and for finding faults.",
-    key="iroh.transport.multipath",
-    hidden=True,
-)
 OFFLOAD: Option[bool] = Option(
     "offload",
     kinds.SWITCH,
@@ -81,6 +71,16 @@ UDP_DATAGRAMS: Option[bool] = Option(
     key="iroh.transport.udp_datagrams",
     hidden=True,
 )
+MULTIPATH: Option[bool] = Option(
+    "multipath",
+    kinds.SWITCH,
+    True,
+    BOTH,
+    "Let a connection have several paths at a time (QUIC multipath), and find direct ones through "
+    "NATs, when the other side can too; with false it has one, which may move. For finding faults.",
+    key="iroh.transport.multipath",
+    hidden=True,
+)
 
 TRANSPORT: tuple[Option[object], ...] = (
     CONGESTION,
@@ -88,6 +88,5 @@ TRANSPORT: tuple[Option[object], ...] = (
     SEND_WINDOW,
     IDLE_TIMEOUT,
     FAST_PATH,
-    MULTIPATH,
     OFFLOAD,
 )
