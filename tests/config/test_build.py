@@ -104,12 +104,15 @@ def test_the_transport_is_built_from_the_file(tmp_path: Path) -> None:
 
 
 def test_the_shortcuts_of_the_transport_can_be_taken_away(tmp_path: Path) -> None:
-    table = "[iroh.transport]\nfast_path = false\noffload = false\nudp_datagrams = false\n"
+    switches = ("fast_path", "offload", "udp_datagrams", "multipath")
+    table = "[iroh.transport]\n" + "".join(f"{switch} = false\n" for switch in switches)
     file = ConfigFile.read(write(tmp_path / "c", CLIENT_FILE + table))
     transport = build_client(collect(Role.CLIENT, {}, {}, file)).endpoint.transport
     assert not transport.fast_path and not transport.offload and not transport.datagrams
+    assert not transport.multipath
     untouched = client(CLIENT).endpoint.transport
     assert untouched.fast_path and untouched.offload and untouched.datagrams
+    assert untouched.multipath
 
 
 def test_the_send_window_may_differ_from_the_receive_window(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def transport(values: Values) -> TransportSettings:
         fast_path=values.get(transport_options.FAST_PATH),
         offload=values.get(transport_options.OFFLOAD),
         datagrams=values.get(transport_options.UDP_DATAGRAMS),
+        multipath=values.get(transport_options.MULTIPATH),
     )
 
 
