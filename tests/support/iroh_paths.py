@@ -49,7 +49,7 @@ class Met:
     def got(self) -> bytes:
         return bytes(self.ours.received.get(self.stream, b""))
 
-    async def echo(self, size: int = 50_000, seconds: float = 15.0) -> None:
+    async def echo(self, size: int = 50_000, seconds: float = 40.0) -> None:
         """Send bytes and await them back."""
         before = len(self.got())
         data = os.urandom(size)
@@ -59,7 +59,7 @@ class Met:
 
     async def second_way(self) -> None:
         """Until there is a valid path on the second socket, whoever has opened it."""
-        await self.ours.until(lambda: valid(self.ours, B))
+        await self.ours.until(lambda: valid(self.ours, B), 30)
 
 
 def valid(ours: EngineDriver, way: str) -> bool:
