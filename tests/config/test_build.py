@@ -15,7 +15,6 @@ from tests.support.samples import (
 from tunnel_rs.config.build import (
     ClientConfig,
     ServerConfig,
-    auth_tokens,
     build_client,
     build_server,
     exposed_secrets,
@@ -350,10 +349,3 @@ def test_a_running_server_may_be_left_without_anybody(tmp_path: Path) -> None:
     assert server_settings(values, running=True).access == AccessList()
     with pytest.raises(ConfigError, match="holds no token"):
         server_settings(values)
-
-
-def test_a_program_without_use_for_options_refuses_them(tmp_path: Path) -> None:
-    file = write(tmp_path / "t", f"{TOKEN}\n{OTHER_TOKEN} name=x\n")
-    given = {**without(SERVER, "auth_tokens"), "auth_tokens_file": [str(file)]}
-    with pytest.raises(ConfigError, match=r", line 2: options behind a token are for"):
-        auth_tokens(collect(Role.SERVER, given, {}, None))

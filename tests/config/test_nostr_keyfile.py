@@ -36,6 +36,7 @@ def test_a_key_is_not_replaced_without_force(tmp_path: Path) -> None:
         (f"{KEY.nsec}\n" * 2, "2 lines"),
         (KEY.nsec[:-1], "neither nsec1"),
     ],
+    ids=["empty", "comment", "two", "cut"],
 )
 def test_a_wrong_file_is_explained_without_its_content(
     tmp_path: Path, text: str, problem: str

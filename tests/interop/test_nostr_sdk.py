@@ -21,6 +21,7 @@ from tests.support.original import Original, echoes_tcp, serve_as_the_original
 from tests.support.sockets import connect, echo_server, read_exactly, send, until
 
 from tunnel_rs.ice.nostr_client import wall_clock
+from tunnel_rs.net import nostr as net_nostr
 from tunnel_rs.proto import nip44
 from tunnel_rs.proto.ice_messages import Offer, Request, decode_offer, decode_request, encode
 from tunnel_rs.proto.nostr_events import (
@@ -204,7 +205,10 @@ async def test_its_relay_may_ask_both_who_they_are() -> None:
         sock.close()
 
 
-async def test_its_relay_blocks_the_original_s_kind_and_users_are_told_what_helps() -> None:
+async def test_its_relay_blocks_the_original_s_kind_and_users_are_told_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(net_nostr, "VERDICT_PATIENCE", 0.5)
     async with rust_relay() as url:
         settings = client_settings("tcp://127.0.0.1:7")
         async with nostr_client(settings, url) as (_, _, reports):

@@ -57,7 +57,7 @@ def lan_on_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         port = sock.getsockname()[1]
     loopback = [each for each in local_interfaces() if IPv4Address("127.0.0.1") in each.ipv4]
 
-    def on_loopback(report: Any) -> LanDiscovery:
+    def on_loopback(report: Any, scan: Any) -> LanDiscovery:
         return LanDiscovery(report, scan=lambda: loopback, port=port)
 
     monkeypatch.setattr(endpoint_module, "LanDiscovery", on_loopback)
@@ -265,7 +265,7 @@ async def test_a_bind_that_is_cancelled_closes_its_sockets(
         return opened[-1]
 
     class Stuck:
-        def __init__(self, report: object) -> None:
+        def __init__(self, report: object, scan: object) -> None:
             self.closed = False
 
         async def start(self) -> None:

@@ -49,7 +49,7 @@ def test_the_device_is_handed_over_and_addresses_are_set_up_when_told(
         seen.append((device, wanted))
 
     monkeypatch.setattr(namespace_agent, "enter_namespaces", lambda: None)
-    monkeypatch.setattr(namespace_agent, "create", lambda: (writer, "tun-test"))
+    monkeypatch.setattr(namespace_agent, "create", lambda remedies: (writer, "tun-test"))
     monkeypatch.setattr(namespace_agent, "configure", configure)
     never, _kept = socket.socketpair()
     monkeypatch.setattr(namespace_agent, "_child_signal", lambda: never)

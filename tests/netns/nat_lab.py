@@ -407,7 +407,9 @@ class NatLab:
             return ["--offer-file", files[0], "--answer-file", files[1], *common]
         own, other = (CLIENT_KEY, SERVER_KEY) if side == "A" else (SERVER_KEY, CLIENT_KEY)
         keys = ["--nsec", own.nsec, "--peer-npub", other.public_key.npub]
-        return [*keys, "--relay", RELAY, *common]
+        # Soon in plain text: the original does not understand anything else.
+        soon = ["--republish-interval", "0.5"] if side == "A" else []
+        return [*keys, "--relay", RELAY, *soon, *common]
 
     def _original(self, mode: str, role: str, side: str) -> list[str]:
         number = "AB".index(side) + 1

@@ -4,6 +4,7 @@ server at B before an echo service.
 What a run is about is how long it takes until data goes directly, and that it goes on meanwhile.
 """
 
+import base64
 import json
 import os
 import queue
@@ -21,9 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.netns.nat_lab import ECHO, ECHO_PORT, ROOT, Nat, NatLab, missing
+from tests.netns.nat_lab import ECHO, ECHO_PORT, Nat, NatLab, missing
 from tests.support.relay_peers import write_certificate
 from tests.support.two_networks import Namespace
+
+from tunnel_rs.proto.raw_keys import Identity
+from tunnel_rs.proto.tokens import generate_token
+from tunnel_rs.values import Secret
 
 RELAY_IP, RELAY_NAME = "198.51.100.10", "relay.lab"
 RELAY_URL = f"https://{RELAY_NAME}/"
@@ -110,10 +115,12 @@ class PathLab:
         for name in ("hostA", "hostB", "natA", "natB", "pub"):
             self._name_relay(name)
         self.start_relay()
+        seed = os.urandom(32)
         key, token = self.directory / "server.key", self.directory / "token.txt"
-        self._cli("generate-server-key", "-o", str(key))
-        token.write_text(self._cli("generate-token"))
-        self.endpoint_id = self._cli("show-server-id", "-s", str(key)).strip()
+        key.write_text(base64.b64encode(seed).decode())
+        key.chmod(0o600)
+        token.write_text(generate_token(os.urandom).reveal())
+        self.endpoint_id = str(Identity(Secret(seed)).endpoint_id)
         for where in ("hostB", "natB"):
             self.lab.start(where, [sys.executable, "-c", ECHO])
         authority = str(self.directory / f"{RELAY_NAME}.crt")
@@ -126,12 +133,6 @@ class PathLab:
         self.stack.callback(shutil.rmtree, settings)
         (settings / "hosts").write_text(f"127.0.0.1 localhost\n{RELAY_IP} {RELAY_NAME}\n")
         (settings / "resolv.conf").write_text("")
-
-    def _cli(self, *arguments: str) -> str:
-        argv = [sys.executable, "-m", "tunnel_rs", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        done = subprocess.run(argv, env=environment, capture_output=True, check=True)
-        return done.stdout.decode()
 
     def start_relay(self) -> Events:
         chain = self.directory / f"{RELAY_NAME}.crt"

@@ -61,7 +61,6 @@ def test_interfaces_that_lead_nowhere_do_no_harm(lab: NatLab) -> None:
 ORIGINAL = [
     ("manual", Nat.OPEN),
     ("manual", Nat.RESTRICTED),
-    ("nostr", Nat.OPEN),
     ("nostr", Nat.RESTRICTED),
 ]
 

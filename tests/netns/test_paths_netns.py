@@ -10,7 +10,7 @@ from tests.netns.path_lab import Nat, PathLab, missing, path_lab
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(missing()), reason=missing() or "a lab is possible"),
 ]
 

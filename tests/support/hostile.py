@@ -161,6 +161,14 @@ def pytest_configure(config: pytest.Config) -> None:
     enter_own_network()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share something of the machine run in one process, in their order: the names of
+    network namespaces, the one VPN client that a machine may run."""
+    for item in items:
+        if item.get_closest_marker("netns") is not None:
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
 @pytest.fixture(autouse=True)
 def _no_task_left(request: pytest.FixtureRequest) -> None:
     """Look for tasks after every coroutine test; a plain one is spared the event loop."""

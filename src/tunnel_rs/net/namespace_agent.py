@@ -25,7 +25,7 @@ from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from tunnel_rs.errors import LocalError
-from tunnel_rs.net.tun_linux import create
+from tunnel_rs.net.tun_linux import PATH, create
 
 MAX_MESSAGE = 65_536
 
@@ -38,6 +38,8 @@ _SWITCHES = (
     "kernel.apparmor_restrict_unprivileged_userns"
 )
 """Settings by which distributions keep users from it."""
+
+_OPEN_TO_ALL = f"let users open it: `chmod 666 {PATH}` as root, as most distributions have it"
 
 
 def enter_namespaces() -> None:
@@ -90,7 +92,7 @@ class Agent:
         """The exit status of the command, or 1 when the other end has gone before."""
         try:
             enter_namespaces()
-            fd, self._device = create()
+            fd, self._device = create(remedies=_OPEN_TO_ALL)
         except LocalError as error:
             self._send({"error": str(error)})
             return 1

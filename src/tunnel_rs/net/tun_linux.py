@@ -27,19 +27,20 @@ _IFREQ = Struct("16sH22x")
 _READ_SIZE = HEADER_SIZE + 65_535
 
 REMEDIES = (
-    "run it as root, give it CAP_NET_ADMIN, or use `tunnel-rs-vpn exec -- COMMAND`, "
-    "which needs no privileges"
+    "run it as root or give it CAP_NET_ADMIN; for one command inside a VPN "
+    "`tunnel-rs-vpn exec -- COMMAND` needs neither"
 )
 
 
-def create(name: str | None = None) -> tuple[int, str]:
-    """A descriptor of a new device, and the device's name. Raises LocalError."""
+def create(name: str | None = None, *, remedies: str = REMEDIES) -> tuple[int, str]:
+    """A descriptor of a new device, and the device's name. Raises LocalError, with `remedies` when
+    it is not permitted."""
     if name is not None and not 0 < len(name.encode()) < 16:
         raise LocalError(f"{name!r} is no name for a network interface: 1 to 15 characters")
     try:
         fd = os.open(PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise LocalError(_cannot_open(error)) from None
+        raise LocalError(_cannot_open(error, remedies)) from None
     try:
         flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
         request = _IFREQ.pack((name or "tunnel%d").encode(), flags)
@@ -48,7 +49,7 @@ def create(name: str | None = None) -> tuple[int, str]:
         fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)
     except OSError as error:
         os.close(fd)
-        raise LocalError(_cannot_create(error, name)) from None
+        raise LocalError(_cannot_create(error, name, remedies)) from None
     return fd, made.rstrip(b"\0").decode()
 
 
@@ -57,21 +58,21 @@ def open_device(name: str | None = None) -> "LinuxTun":
     return LinuxTun(*create(name))
 
 
-def _cannot_open(error: OSError) -> str:
+def _cannot_open(error: OSError, remedies: str) -> str:
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return (
             f"{PATH} is not there: load the kernel module with `modprobe tun`; in a container, "
             f"pass the device in (--device {PATH})"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no permission to open {PATH}: {REMEDIES}"
+        return f"no permission to open {PATH}: {remedies}"
     return f"cannot open {PATH}: {error.strerror}"
 
 
-def _cannot_create(error: OSError, name: str | None) -> str:
+def _cannot_create(error: OSError, name: str | None, remedies: str) -> str:
     what = f"the TUN device {name}" if name else "a TUN device"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no permission to create {what}: {REMEDIES}"
+        return f"no permission to create {what}: {remedies}"
     if error.errno == errno.EBUSY:
         return f"{what} is in use by another program; choose another name"
     return f"cannot create {what}: {error.strerror}"
