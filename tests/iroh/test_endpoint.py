@@ -28,7 +28,7 @@ from tunnel_rs.iroh.endpoint import Endpoint
 from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.iroh.ways import OnFound
-from tunnel_rs.net.interfaces import local_interfaces
+from tunnel_rs.net.interfaces import Interface, local_interfaces
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.udp import UdpSocket, sock_addr
 from tunnel_rs.proto.raw_keys import Identity
@@ -57,8 +57,8 @@ def lan_on_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         port = sock.getsockname()[1]
     loopback = [each for each in local_interfaces() if IPv4Address("127.0.0.1") in each.ipv4]
 
-    def on_loopback(report: Any, scan: Any) -> LanDiscovery:
-        return LanDiscovery(report, scan=lambda: loopback, port=port)
+    def on_loopback(report: Any, *, scan: Any) -> LanDiscovery:
+        return LanDiscovery(report, scan=scan, port=port)
 
     monkeypatch.setattr(endpoint_module, "LanDiscovery", on_loopback)
     monkeypatch.setattr(endpoint_module, "local_interfaces", lambda: tuple(loopback))
@@ -265,7 +265,7 @@ async def test_a_bind_that_is_cancelled_closes_its_sockets(
         return opened[-1]
 
     class Stuck:
-        def __init__(self, report: object, scan: object) -> None:
+        def __init__(self, report: object, *, scan: object) -> None:
             self.closed = False
 
         async def start(self) -> None:
@@ -494,3 +494,15 @@ async def test_a_wrong_ca_file_leaves_nothing_open(tmp_path: Path) -> None:
     discovery = DiscoverySettings(resolve_url="https://dns.example/pkarr", ca_file=file)
     with pytest.raises(ConfigError, match="ca.pem"):
         await Endpoint.bind(over_relays(discovery=discovery), accept=False, report=silent)
+
+
+async def test_the_device_of_a_vpn_over_this_endpoint_is_no_way_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = Interface("vpn0", 7, (IPv4Address("10.7.0.1"),))
+    other = Interface("eth0", 2, (IPv4Address("192.0.2.1"),))
+    monkeypatch.setattr(endpoint_module, "local_interfaces", lambda: (own, other))
+    settings = EndpointSettings(own_device="vpn0", lan_discovery=False)
+    endpoint = await Endpoint.bind(settings, accept=True, report=silent)
+    assert {address.ip for address in endpoint.addresses} == {"192.0.2.1"}
+    await endpoint.close()
