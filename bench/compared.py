@@ -183,7 +183,7 @@ _LOSS = ("--loss", "0.01")
 _REORDER = ("--late-share", "0.005", "--late", "0.003")
 
 ALL: dict[str, Compared] = {
-    STOCK: Compared(lines.stock_aioquic, small=True, setting="stock aioquic"),
+    STOCK: Compared(lines.stock_aioquic, small=True, slow=True, setting="stock aioquic"),
     OURS: Compared(lines.ours, small=True, many=True, setting="as shipped"),
     NO_OFFLOAD: Compared(partial(lines.ours, settings="offload = false"), setting=NO_OFFLOAD),
     NO_FAST: Compared(partial(lines.ours, settings=_NO_FAST), small=True, setting=NO_FAST),

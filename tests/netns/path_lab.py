@@ -33,6 +33,8 @@ from tunnel_rs.values import Secret
 RELAY_IP, RELAY_NAME = "198.51.100.10", "relay.lab"
 RELAY_URL = f"https://{RELAY_NAME}/"
 
+_IROH = (sys.executable, "-m", "tests.netns.iroh_scene")
+
 __all__ = ["Nat", "PathLab", "missing", "path_lab"]
 
 
@@ -149,6 +151,69 @@ class PathLab:
         relay = self._program("pub", "relay", "-c", str(file))
         assert relay.next("ready", 45), relay.text
         return relay
+
+    def start_plain_relay(self) -> str:
+        """Another one, without TLS, for iroh's wheel trusts no certificate of ours. Its URL."""
+        file = self.directory / "plain.toml"
+        file.write_text(f'http_bind_addr = "{RELAY_IP}:8080"\nenable_metrics = false\n')
+        relay = self._program("pub", "relay", "-c", str(file))
+        assert relay.next("ready", 45), relay.text
+        return f"http://{RELAY_NAME}:8080/"
+
+    def with_iroh_server(self, relay: str, within: float = 15.0) -> Reached:
+        """Our client at A reaches a real iroh endpoint at B."""
+        found, token = Reached(), (self.directory / "token.txt").read_text()
+        log = self.stack.enter_context((self.directory / "log").open("ab"))
+        peer = self.lab.start(
+            self.lab.machine("B"),
+            [*_IROH, "server", "198.51.100.22", relay, token],
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        assert peer.stdout is not None
+        with peer.stdout:
+            self.endpoint_id, ours = peer.stdout.readline().decode().strip(), self.endpoint_id
+            running = self.client("--relay-url", relay)
+            try:
+                self._watch(running, found, within)
+            finally:
+                self.endpoint_id = ours
+                found.text = running.text
+                running.end()
+                peer.kill()
+                peer.wait()
+        return found
+
+    def _watch(self, running: Events, found: Reached, within: float) -> None:
+        up = running.next("tunnel_up", 45)
+        if up is None:
+            return
+        found.up_after = float(up[1]["elapsed"])
+        with self.connect() as sock:
+            session = Session(running, running, sock, up)
+            direct = session.direct(within)
+            if direct is not None:
+                found.direct_after = found.up_after + max(0.0, direct - up[0])
+            found.echoes, found.way = 2 * echoes(sock), session.way
+
+    def with_iroh_client(self, relay: str) -> Reached:
+        """A real iroh endpoint at A reaches our server at B."""
+        token = (self.directory / "token.txt").read_text()
+        server = self.server("--relay-url", relay)
+        log = self.stack.enter_context((self.directory / "log").open("ab"))
+        arguments = ["client", "198.51.100.21", relay, token, self.endpoint_id, str(ECHO_PORT)]
+        try:
+            peer = self.lab.start(
+                self.lab.machine("A"), [*_IROH, *arguments], stdout=subprocess.PIPE, stderr=log
+            )
+            words = peer.communicate(timeout=60)[0].split()
+        finally:
+            server.end()
+        if len(words) != 3:
+            return Reached(text=server.text)
+        seconds = float(words[1])
+        direct = seconds if words[0] == b"direct" else None
+        return Reached(words[0].decode(), seconds, direct, 2 * (words[2] == b"100000"), server.text)
 
     def _program(self, where: str, *arguments: str) -> Events:
         argv = [sys.executable, "-m", "tunnel_rs", *arguments, "--json"]
