@@ -23,7 +23,9 @@ demo: $(VENV)/runtime.stamp ## show a real tunnel at work, on this machine only
 	$(BIN)/tunnel-rs demo $(ARGS)
 
 test: $(VENV)/development.stamp ## run the test suite, in as many processes as there are cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	@# Names of Unix sockets may have some hundred characters: a short place for temporary files.
+	place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT && \
+	  $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --basetemp "$$place/t" $(ARGS)
 
 check: lint test ## everything that CI checks
 
