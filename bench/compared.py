@@ -45,7 +45,9 @@ class Compared:
 
 @contextmanager
 def over_wire(target: int, *, settings: str = "", path: tuple[str, ...] = ()) -> Iterator[Line]:
-    """Ours, with `bench/wire.py` between the two sides; `path`: its options."""
+    """Ours, with `bench/wire.py` between the two sides; `path`: its options. One path only: the
+    sides would find the direct one around the wire."""
+    settings = f"multipath = false\n{settings}"
     with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=ETHERNET) as server:
         far = server.address.rpartition(":")[2]
         with Program(python(HERE / "wire.py", far, *path)) as wire:
