@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix vpnlab soak multipath-soak iroh-versions rust man packages deploy audit lock clean
+.PHONY: help demo test check lint format bench natmatrix pathmatrix vpnlab soak multipath-soak iroh-versions rust man packages deploy audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,7 +23,9 @@ demo: $(VENV)/runtime.stamp ## show a real tunnel at work, on this machine only
 	$(BIN)/tunnel-rs demo $(ARGS)
 
 test: $(VENV)/development.stamp ## run the test suite, in as many processes as there are cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	@# Names of Unix sockets may have some hundred characters: a short place for temporary files.
+	place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT && \
+	  $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --basetemp "$$place/t" $(ARGS)
 
 check: lint test ## everything that CI checks
 
@@ -47,6 +49,9 @@ natmatrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which
 
 vpnlab: $(VENV)/development.stamp ## the VPN with ten clients, and without network for a minute (needs root)
 	VPN_CLIENTS=10 VPN_OUTAGE=60 $(BIN)/python -m pytest tests/netns -k vpn $(ARGS)
+
+pathmatrix: $(VENV)/development.stamp ## how tunnel-rs gets direct paths through which NATs (needs root)
+	$(BIN)/python tools/path_matrix.py $(ARGS)
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)

@@ -2,10 +2,16 @@
 others. The names are the keys of its JSON.
 """
 
+import contextlib
 import importlib.util
 import json
+import re
+import shutil
+import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +20,7 @@ from pathlib import Path
 
 from bench import lines
 from bench.lines import HERE, OFFLINE, Line, OurServer, core, free_port, listening
-from bench.processes import BenchError, Program, printed, python
+from bench.processes import PATH, BenchError, Program, printed, python
 
 MAKE = Callable[[int], AbstractContextManager[Line]]
 ETHERNET = (str(HERE / "ethernet.py"),)
@@ -39,7 +45,9 @@ class Compared:
 
 @contextmanager
 def over_wire(target: int, *, settings: str = "", path: tuple[str, ...] = ()) -> Iterator[Line]:
-    """Ours, with `bench/wire.py` between the two sides; `path`: its options."""
+    """Ours, with `bench/wire.py` between the two sides; `path`: its options. One path only: the
+    sides would find the direct one around the wire."""
+    settings = f"multipath = false\n{settings}"
     with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=ETHERNET) as server:
         far = server.address.rpartition(":")[2]
         with Program(python(HERE / "wire.py", far, *path)) as wire:
@@ -94,6 +102,74 @@ def pproxy(target: int) -> Iterator[Line]:
             yield Line(local, (client.pid,), (server.pid,), (client, server))
 
 
+@contextmanager
+def fowl(target: int) -> Iterator[Line]:
+    """Its client and service, introduced by a mailbox server of our own."""
+    for program in ("fowl", "twist"):
+        if shutil.which(program, path=PATH) is None:
+            raise BenchError(f"{program} is not in PATH: pip install fowl (it needs Twisted)")
+    mailbox, local = free_port(), free_port()
+    listen = ("--port", f"tcp:{mailbox}:interface=127.0.0.1")
+    with Program(["twist", "wormhole-mailbox", *listen]) as server:
+        server.wait_for("Starting factory")
+        with Program(_fowl(mailbox, "--service", f"bench:{target}"), core=core(1)) as far:
+            code = re.search(r"[0-9]+-[a-z]+-[a-z]+", far.wait_for("code: ", within=60))
+            if code is None:
+                raise BenchError("fowl shows no code")
+            client = _fowl(mailbox, "--client", f"bench:{local}", code[0])
+            with Program(client, core=core(0)) as near:
+                near.wait_for("--> bench", within=60)
+                with _read(near, far):
+                    yield Line(local, (near.pid,), (far.pid,))
+
+
+def _fowl(mailbox: int, *arguments: str) -> list[str]:
+    return ["fowl", "--no-logo", "--mailbox", f"ws://127.0.0.1:{mailbox}/v1", *arguments]
+
+
+@contextmanager
+def _read(*programs: Program) -> Iterator[None]:
+    """Meanwhile throw away what they print: they draw their status again and again."""
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(0.2):
+            for program in programs:
+                program.discard_output()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def dumbpipe(target: int) -> Iterator[Line]:
+    """`listen-tcp` and `connect-tcp`, which knows the other's addresses from its ticket."""
+    if shutil.which("dumbpipe", path=PATH) is None:
+        raise BenchError("dumbpipe is not in PATH: cargo install dumbpipe")
+    local = free_port()
+    listen = ["dumbpipe", "listen-tcp", "--host", f"127.0.0.1:{target}"]
+    with Program(listen, core=core(1)) as far:
+        ticket = far.wait_for("connect-tcp").split()[-1]
+        connect = ["dumbpipe", "connect-tcp", "--addr", f"127.0.0.1:{local}", ticket]
+        with Program(connect, core=core(0)) as near:
+            _wait_until_listening(near, local)
+            yield Line(local, (near.pid,), (far.pid,), (near, far))
+
+
+def _wait_until_listening(program: Program, port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not program.ended:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    raise BenchError(f"{' '.join(program.command)}: nothing listens on port {port}")
+
+
 STOCK, OURS, IROH = "stock aioquic", "tunnel-rs", "tunnel-rs to real iroh"
 NO_OFFLOAD, NO_FAST, NEITHER = "without GSO/GRO", "fast path off", "both off"
 NEWRENO = "newreno"
@@ -102,13 +178,14 @@ SMALL_NO_OFFLOAD, SMALL_NO_FAST = f"{SMALL}, {NO_OFFLOAD}", f"{SMALL}, {NO_FAST}
 WIRE, LOSS, REORDER = "200 Mbit/s, 20 ms", "the same, 1 % loss", "the same, 0.5 % reordered"
 LOSS_STOCK, REORDER_STOCK = f"{LOSS}, fast path off", f"{REORDER}, fast path off"
 SSH, ASYNCSSH, PPROXY = "ssh -L", "asyncssh", "pproxy, AES-256-GCM pair"
+FOWL, DUMBPIPE = "fowl", "dumbpipe"
 
 _NO_FAST = "fast_path = false"
 _LOSS = ("--loss", "0.01")
 _REORDER = ("--late-share", "0.005", "--late", "0.003")
 
 ALL: dict[str, Compared] = {
-    STOCK: Compared(lines.stock_aioquic, small=True, setting="stock aioquic"),
+    STOCK: Compared(lines.stock_aioquic, small=True, slow=True, setting="stock aioquic"),
     OURS: Compared(lines.ours, small=True, many=True, setting="as shipped"),
     NO_OFFLOAD: Compared(partial(lines.ours, settings="offload = false"), setting=NO_OFFLOAD),
     NO_FAST: Compared(partial(lines.ours, settings=_NO_FAST), small=True, setting=NO_FAST),
@@ -134,4 +211,6 @@ ALL: dict[str, Compared] = {
     SSH: Compared(lines.openssh, small=True),
     ASYNCSSH: Compared(lines.asyncssh, small=True),
     PPROXY: Compared(pproxy, small=True),
+    FOWL: Compared(fowl, small=True, slow=True),
+    DUMBPIPE: Compared(dumbpipe, small=True),
 }

@@ -218,18 +218,24 @@ def main() -> int:
 
 
 def together(files: Sequence[Path]) -> tuple[Results, Extent]:
-    """What several runs have saved, as one; the extent of the last."""
-    results = Results()
+    """What several runs have saved (of `udp.py` too), as one; the extent of the longest."""
+    results, extents = Results(), []
     for file in files:
         saved = json.loads(file.read_text())["figures"]
+        if isinstance(saved, list):
+            results.udp += saved
+            continue
+        extents.append(Extent(**saved["extent"]))
         results.runs += [
             {name: restored(line) for name, line in run.items()} for run in saved["runs"]
         ]
         results.problems |= saved["problems"]
         results.memory = saved["memory"] or results.memory
         results.udp += saved["udp"]
+    if not extents:
+        raise SystemExit("none of these files is of figures.py")
     runs = max(sum(name in run for run in results.runs) for name in compared.ALL)
-    return results, Extent(**{**saved["extent"], "runs": runs})
+    return results, replace(max(extents, key=lambda each: each.seconds), runs=runs)
 
 
 def restored(line: Mapping[str, Any]) -> Measured:
@@ -269,7 +275,7 @@ def _measure(names: Sequence[str], extent: Extent, results: Results) -> None:
 def _extent(given: argparse.Namespace) -> Extent:
     if given.quick:
         return Extent(1, QUICK_SECONDS, QUICK_GIGABYTES, QUICK_WARM_UP, 300, quick=True)
-    return Extent(given.runs, given.seconds, given.gigabytes, WARM_UP, 3000, quick=False)
+    return Extent(given.runs, given.seconds, given.gigabytes, WARM_UP, 1000, quick=False)
 
 
 def _arguments() -> argparse.Namespace:

@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import compared
+from bench.goals import number
 from bench.report import RESULTS
 
 UP, DOWN = "#4477aa", "#cc6677"
@@ -63,7 +64,7 @@ def draw(pyplot: Any, found: Sequence[Bars], title: str, out: Path) -> None:
             places = [index + (way - 0.5) * WIDTH for index in range(len(pairs))]
             values = [pair[way] for pair in pairs]
             drawn = axis.barh(places, values, WIDTH, label=label, color=colour)
-            axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+            axis.bar_label(drawn, labels=list(map(number, values)), padding=3, fontsize=8)
         axis.set_title(name, fontsize=10)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)

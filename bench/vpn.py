@@ -187,7 +187,7 @@ def _check(line: Line) -> None:
 
 HEADER = (
     *("line", "up Mbit/s", "ratio", "CPU A / B s/GB", "down Mbit/s", "ratio", "CPU A / B s/GB"),
-    *("UDP Mbit/s", "lost %", "ping ms idle p50 / p99", "up", "down", "UDP"),
+    *("UDP Mbit/s", "lost %", "ping idle p50 / p99 ms", "ping up", "ping down", "ping UDP"),
 )
 GROWTH_HEADER = (
     *("line", "Mbit/s up", "CPU A / B s/GB", "RSS A before -> after MB"),
@@ -290,9 +290,10 @@ def main() -> int:
         report.print_table(HEADER, [row(name, runs) for name in names])
     if grown:
         report.print_table(GROWTH_HEADER, [growth_row(growth) for growth in grown])
-    done = [figures for run in runs for figures in run.values()]
-    if done or grown:
-        print(f"\n{report.save('vpn', [asdict(each) for each in (*done, *grown)])}")
+    done = [asdict(figures) for run in runs for figures in run.values()]
+    done += [asdict(growth) for growth in grown]
+    if done:
+        print(f"\n{report.save('vpn', done)}")
     return 1 if failed else 0
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tunnel_rs.net import quic
-from tunnel_rs.proto.engine import Engine
+from tunnel_rs.proto.multipath import MultipathEngine
 
 pytest_plugins = ["tests.support.hostile"]
 
@@ -16,4 +16,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--stock-engine"):
-        quic.FastEngine = Engine  # type: ignore[assignment, misc]
+        quic.FastEngine = MultipathEngine  # type: ignore[assignment, misc]

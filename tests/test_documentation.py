@@ -28,7 +28,11 @@ TO_RUN = [
 ]
 PROGRAM_MODULES = {"tunnel-rs": "main", "tunnel-rs-ice": "ice", "tunnel-rs-vpn": "vpn"}
 CODE = re.compile(r"```\w*\n(.*?)```|((?:^    .*\n)+)|`([^`\n]+)`", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"(?:^|[\s;|$(\"'>])(tunnel-rs(?:-ice|-vpn)?)((?:[ \t]+[^\n|;&)>`#]+)?)")
+COMMAND = re.compile(
+    r"(?:^|[;|&(]|\$ |sudo |exec |ProxyCommand[ =']*)[ \t]*"
+    r"(tunnel-rs(?:-ice|-vpn)?)((?:[ \t]+[^\n|;&)>`#]+)?)",
+    re.MULTILINE,
+)
 OPTION = re.compile(r"(?<=\s)(--[a-z][a-z0-9-]*|-[a-zA-Z])(?=[\s=]|$)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -51,7 +51,7 @@ def test_every_field_of_a_status_is_required_and_described() -> None:
         (["pid"], 0),
         (["pid"], True),
         (["endpoint_id"], "xyz"),
-        (["peers", 0, "paths"], []),
+        (["peers", 0, "paths"], {}),
         (["peers", 0, "paths", 0, "kind"], "magic"),
         (["peers", 0, "sessions", 0, "source"], "http://a"),
         (["history", 0], [1.0]),

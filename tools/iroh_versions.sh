@@ -18,5 +18,6 @@ for version in "$@"; do
     echo "== $("$PYTHON" -c 'import importlib.metadata as m, sys
 print("iroh", next(iter(m.distributions(name="iroh", path=sys.argv[1:]))).version)' "$where")"
     PYTHONPATH="$where" "$PYTHON" -m pytest --quiet \
-        tests/interop/test_quic_iroh.py tests/interop/test_multipath_iroh.py
+        tests/interop/test_quic_iroh.py tests/interop/test_multipath_iroh.py \
+        tests/interop/idle_iroh.py
 done

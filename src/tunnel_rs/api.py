@@ -167,10 +167,15 @@ class Client:
         """Take the sockets. Raises LocalError, ConfigError."""
         endpoint = await Endpoint.bind(config.endpoint, accept=False, report=report)
 
-        async def connect() -> Link:
-            return await endpoint.connect(config.server, timeout=config.forward.connect_timeout)
+        timeout = config.forward.connect_timeout
 
-        client = cls(endpoint, ForwardClient(config.forward, connect, report))
+        async def connect() -> Link:
+            return await endpoint.connect(config.server, timeout=timeout)
+
+        async def settle() -> None:
+            await endpoint.settle(timeout=timeout)
+
+        client = cls(endpoint, ForwardClient(config.forward, connect, report, settle=settle))
         endpoint.on_change = client.forward.retry_now
         return client
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.support.observed import FakeObserved
-from tests.support.program import tunnel_rs
+from tests.support.program import import_anew, tunnel_rs
 from tests.support.samples import CLIENT_FILE, ENDPOINT_ID, TOKEN, write
 
 from tunnel_rs.errors import AuthRefusedError, PeerNotFoundError, TunnelError, UnreachableError
@@ -72,6 +72,7 @@ def _fake_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     client.ForwardClient = FakeClient  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tunnel_rs.iroh.endpoint", endpoint)
     monkeypatch.setitem(sys.modules, "tunnel_rs.forward.client", client)
+    import_anew(monkeypatch, "tunnel_rs.api")
     monkeypatch.setattr(FakeEndpoint, "dialled", [])
     monkeypatch.setattr(FakeEndpoint, "accepting", [])
     monkeypatch.setattr(FakeClient, "made", [])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.support.observed import FakeObserved
-from tests.support.program import tunnel_rs
+from tests.support.program import import_anew, tunnel_rs
 from tests.support.samples import ENDPOINT_ID, SECRET_KEY, TOKEN
 
 from tunnel_rs.errors import LinkClosedError, LocalError
@@ -65,6 +65,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     server.ForwardServer = FakeServer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tunnel_rs.iroh.endpoint", endpoint)
     monkeypatch.setitem(sys.modules, "tunnel_rs.forward.server", server)
+    import_anew(monkeypatch, "tunnel_rs.api")
     monkeypatch.setattr(FakeEndpoint, "bound", [])
     monkeypatch.setattr(FakeServer, "made", [])
     return endpoint

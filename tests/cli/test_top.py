@@ -25,7 +25,9 @@ def test_without_a_terminal_it_says_so() -> None:
     assert ended.err == "error: top needs a terminal; `tunnel-rs status` does not\n"
 
 
-def test_it_draws_until_it_is_to_end() -> None:
+def test_it_draws_until_it_is_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     out, waits = io.StringIO(), [False, False, True]
     screen = Console(file=out, force_terminal=True, width=80, height=20)
     watch(Choice(), screen, lambda seconds: waits.pop(0))

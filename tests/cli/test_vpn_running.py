@@ -15,6 +15,7 @@ from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.control_socket import ask_all
 from tunnel_rs.net.exchange import Exchange
 from tunnel_rs.net.threads import in_thread
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.vpn_handshake import VpnRequest, decode_response, encode_request
 from tunnel_rs.reports import Notice, Report, ServerReady, VpnServerStarting
@@ -54,7 +55,7 @@ class Bench:
         self.reports: list[Report] = []
         self.endpoint, self.tun = FakeEndpoint(), FakeTun()
         self.server = VpnServer(server_settings(), self.tun, FakeHost(), self.reports.append)
-        self.reread: ServerSettings | Exception = server_settings(tokens=lambda: (OTHER_TOKEN,))
+        self.reread: ServerSettings | Exception = server_settings(access=of_tokens(OTHER_TOKEN))
 
     async def run(self) -> ExitStatus:
         await self.server.start()

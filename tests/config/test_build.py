@@ -15,7 +15,6 @@ from tests.support.samples import (
 from tunnel_rs.config.build import (
     ClientConfig,
     ServerConfig,
-    auth_tokens,
     build_client,
     build_server,
     exposed_secrets,
@@ -105,12 +104,15 @@ def test_the_transport_is_built_from_the_file(tmp_path: Path) -> None:
 
 
 def test_the_shortcuts_of_the_transport_can_be_taken_away(tmp_path: Path) -> None:
-    table = "[iroh.transport]\nfast_path = false\noffload = false\nudp_datagrams = false\n"
+    switches = ("fast_path", "offload", "udp_datagrams", "multipath")
+    table = "[iroh.transport]\n" + "".join(f"{switch} = false\n" for switch in switches)
     file = ConfigFile.read(write(tmp_path / "c", CLIENT_FILE + table))
     transport = build_client(collect(Role.CLIENT, {}, {}, file)).endpoint.transport
     assert not transport.fast_path and not transport.offload and not transport.datagrams
+    assert not transport.multipath
     untouched = client(CLIENT).endpoint.transport
     assert untouched.fast_path and untouched.offload and untouched.datagrams
+    assert untouched.multipath
 
 
 def test_the_send_window_may_differ_from_the_receive_window(tmp_path: Path) -> None:
@@ -347,10 +349,3 @@ def test_a_running_server_may_be_left_without_anybody(tmp_path: Path) -> None:
     assert server_settings(values, running=True).access == AccessList()
     with pytest.raises(ConfigError, match="holds no token"):
         server_settings(values)
-
-
-def test_a_program_without_use_for_options_refuses_them(tmp_path: Path) -> None:
-    file = write(tmp_path / "t", f"{TOKEN}\n{OTHER_TOKEN} name=x\n")
-    given = {**without(SERVER, "auth_tokens"), "auth_tokens_file": [str(file)]}
-    with pytest.raises(ConfigError, match=r", line 2: options behind a token are for"):
-        auth_tokens(collect(Role.SERVER, given, {}, None))

@@ -9,10 +9,15 @@ from tunnel_rs.config.files import ConfigFile
 from tunnel_rs.config.keyfile import write_secret_key
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.sources import Values, collect
-from tunnel_rs.config.vpn_build import build_vpn_client, build_vpn_server
-from tunnel_rs.errors import TunnelError
+from tunnel_rs.config.vpn_build import (
+    build_vpn_client,
+    build_vpn_server,
+    vpn_server_settings,
+)
+from tunnel_rs.errors import ConfigError, TunnelError
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.values import Secret, SocketAddr
 from tunnel_rs.vpn.settings import Spoofing
 
@@ -54,7 +59,7 @@ def test_a_server_with_little_has_the_defaults() -> None:
     assert vpn.spoofing is Spoofing.STRICT and vpn.client_isolation
     assert vpn.allowed_destinations is None
     assert not vpn.forward and not vpn.masquerade and vpn.nat64 is None
-    assert len(vpn.tokens()) == 1
+    assert len(vpn.access.tokens) == 1
     assert config.endpoint.secret_key is not None
 
 
@@ -198,3 +203,20 @@ def test_the_offload_of_the_device_is_not_that_of_the_transport() -> None:
     assert (config.vpn.offload, config.endpoint.transport.offload) == (False, True)
     config = build_vpn_client(client("[iroh.transport]\noffload = false\n"))
     assert (config.vpn.offload, config.endpoint.transport.offload) == (True, False)
+
+
+def test_of_what_a_token_grants_a_vpn_knows_name_and_end(tmp_path: Path) -> None:
+    file = tmp_path / "t"
+
+    def given() -> Values:
+        texts = {"network": ["10.0.0.0/24"], "auth_tokens_file": [str(file)]}
+        return collect(Role.VPN_SERVER, texts, {}, None)
+
+    file.write_text(f"{TOKEN} name=alice expires=2030-01-01\n")
+    (entry,) = vpn_server_settings(given()).access.tokens
+    assert entry.grant.name == "alice"
+    file.write_text(f"{TOKEN} name=alice tcp=*:22\n")
+    with pytest.raises(ConfigError, match=r"t, line 1: a VPN knows name and expires only"):
+        vpn_server_settings(given())
+    file.write_text("# nobody\n")
+    assert vpn_server_settings(given(), running=True).access == AccessList()

@@ -118,6 +118,19 @@ async def test_the_link_comes_up_authenticated_and_is_reported(bench: Bench) -> 
     assert bench.links[0].error.args == ("done",)
 
 
+async def test_a_link_that_does_not_get_ready_is_not_used(bench: Bench) -> None:
+    async def settle() -> None:
+        raise UnreachableError("no direct path")
+
+    reports: list[Report] = []
+    settings = ClientSettings(auth_token=TOKEN, reconnect=False)
+    uplink = Uplink(settings, bench.connect, reports.append, settle=settle)
+    with pytest.raises(UnreachableError, match="no direct path"):
+        await uplink.run()
+    assert not any(isinstance(report, TunnelUp) for report in reports)
+    assert uplink.link is None
+
+
 async def test_a_refused_token_is_final_with_its_exit_status_and_without_the_token(
     fast_retries: list[float],
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -27,15 +27,14 @@ from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.endpoint import Endpoint
 from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.settings import EndpointSettings
-from tunnel_rs.iroh.ways import OnFound
-from tunnel_rs.net.interfaces import local_interfaces
+from tunnel_rs.net.interfaces import Interface, local_interfaces
 from tunnel_rs.net.quic_connection import QuicConnection
-from tunnel_rs.net.udp import UdpSocket, sock_addr
+from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.reports import Notice, PathChanged, Report, Reporter, Trying, silent
-from tunnel_rs.values import EndpointId, Secret, SocketAddr
+from tunnel_rs.values import Secret, SocketAddr
 
 SEED = Secret(bytes(range(32)))
 LOOPBACK = SocketAddr("127.0.0.1", 0)
@@ -57,8 +56,8 @@ def lan_on_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         port = sock.getsockname()[1]
     loopback = [each for each in local_interfaces() if IPv4Address("127.0.0.1") in each.ipv4]
 
-    def on_loopback(report: Any) -> LanDiscovery:
-        return LanDiscovery(report, scan=lambda: loopback, port=port)
+    def on_loopback(report: Any, *, scan: Any) -> LanDiscovery:
+        return LanDiscovery(report, scan=scan, port=port)
 
     monkeypatch.setattr(endpoint_module, "LanDiscovery", on_loopback)
     monkeypatch.setattr(endpoint_module, "local_interfaces", lambda: tuple(loopback))
@@ -265,7 +264,7 @@ async def test_a_bind_that_is_cancelled_closes_its_sockets(
         return opened[-1]
 
     class Stuck:
-        def __init__(self, report: object) -> None:
+        def __init__(self, report: object, *, scan: object) -> None:
             self.closed = False
 
         async def start(self) -> None:
@@ -411,47 +410,21 @@ async def test_a_server_that_has_nothing_but_its_relay_cannot_do_without() -> No
             await server.online(timeout=0.3)
 
 
-async def test_a_connection_over_a_relay_moves_to_a_direct_path_that_is_found_later() -> None:
+async def test_a_connection_over_a_relay_moves_to_a_direct_path_once_the_client_is_let_in() -> None:
     async with relay_server() as relay:
         reports: list[Report] = []
         settings = over_relays(url_of(relay), bind=LOOPBACK, secret_key=SEED)
         async with endpoint(settings, accept=True) as server:
             await server.online()
-            late = LateAddress(server.addresses[0])
             dialling = over_relays(url_of(relay), bind=LOOPBACK)
             async with endpoint(dialling, report=reports.append) as client:
-                ways = client._ways_to_peers()
-                client._ways_to_peers = lambda: [*ways, late]  # type: ignore[method-assign]
                 link = await client.connect(SERVER_ID, timeout=5)
                 assert link.address == url_of(relay).text
-                late.appear()
-                await until(lambda: link.address == str(server.addresses[0]))
                 assert await echoed(link, server, b"through" * 10_000) == b"through" * 10_000
+                await until(lambda: link.address == str(server.addresses[0]))
                 moved = [each for each in reports if isinstance(each, PathChanged)]
                 assert [each.way for each in moved] == [f"direct {server.addresses[0]}"]
                 assert moved[0].before == f"relay {url_of(relay).text}"
-
-
-class LateAddress:
-    """A way that finds an address when the test says so."""
-
-    name, problem, keeps_looking = "late", "", True
-
-    def __init__(self, address: SocketAddr) -> None:
-        self._address = sock_addr(address)
-        self._listeners: list[OnFound] = []
-        self._appeared = False
-
-    def find(self, peer: EndpointId, on_found: OnFound) -> Callable[[], None]:
-        self._listeners.append(on_found)
-        if self._appeared:
-            on_found(self._address, "found late")
-        return lambda: None
-
-    def appear(self) -> None:
-        self._appeared = True
-        for on_found in self._listeners:
-            on_found(self._address, "found late")
 
 
 async def test_when_the_server_goes_to_another_relay_the_connection_follows() -> None:
@@ -494,3 +467,15 @@ async def test_a_wrong_ca_file_leaves_nothing_open(tmp_path: Path) -> None:
     discovery = DiscoverySettings(resolve_url="https://dns.example/pkarr", ca_file=file)
     with pytest.raises(ConfigError, match="ca.pem"):
         await Endpoint.bind(over_relays(discovery=discovery), accept=False, report=silent)
+
+
+async def test_the_device_of_a_vpn_over_this_endpoint_is_no_way_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = Interface("vpn0", 7, (IPv4Address("10.7.0.1"),))
+    other = Interface("eth0", 2, (IPv4Address("192.0.2.1"),))
+    monkeypatch.setattr(endpoint_module, "local_interfaces", lambda: (own, other))
+    settings = EndpointSettings(own_device="vpn0", lan_discovery=False)
+    endpoint = await Endpoint.bind(settings, accept=True, report=silent)
+    assert {address.ip for address in endpoint.addresses} == {"192.0.2.1"}
+    await endpoint.close()

@@ -36,12 +36,12 @@ class Scene:
     def _found(self) -> None:
         self.found_again += 1
 
-    async def dialled(self, timeout: float = 5.0) -> QuicConnection:
+    async def dialled(self) -> QuicConnection:
         connection = self.client.dial(self.server)
         await connection.handshaken
         await self.server.quic.accept()
         ways = lambda: [GivenAddresses([self.server.socket.address])]  # noqa: E731
-        await self.roaming.dialled(connection, [self.server.address], ways, timeout=timeout)
+        self.roaming.dialled(connection, [self.server.address], ways)
         return connection
 
 
@@ -88,14 +88,17 @@ async def test_a_change_of_the_network_reaches_every_connection() -> None:
 
 async def test_direct_only_is_content_with_a_direct_path() -> None:
     async with scene(direct_only=True) as one:
-        assert not (await one.dialled()).engine.is_closing
+        connection = await one.dialled()
+        await one.roaming.until_direct(timeout=5)
+        assert not connection.engine.is_closing
 
 
 async def test_direct_only_gives_up_what_stays_on_a_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_relayed", lambda _: True)
     async with scene(direct_only=True) as one:
+        await one.dialled()
         with pytest.raises(UnreachableError, match="leave out --direct-only"):
-            await one.dialled(timeout=0.05)
+            await one.roaming.until_direct(timeout=0.05)
 
 
 async def test_direct_only_does_not_wait_for_a_connection_that_ends(
@@ -103,11 +106,12 @@ async def test_direct_only_does_not_wait_for_a_connection_that_ends(
 ) -> None:
     monkeypatch.setattr(module, "is_relayed", lambda _: True)
     async with scene(direct_only=True) as one:
-        dialling = asyncio.create_task(one.dialled(timeout=10))
-        await until(lambda: bool(one.roaming._keepers))
-        one.client.dialled[0].close(0, "enough")
+        connection = await one.dialled()
+        waiting = asyncio.create_task(one.roaming.until_direct(timeout=10))
+        await asyncio.sleep(0)
+        connection.close(0, "enough")
         with pytest.raises(LinkClosedError, match="enough"):
-            await dialling
+            await waiting
 
 
 async def test_a_server_found_again_is_handed_out_once() -> None:

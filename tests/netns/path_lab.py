@@ -4,6 +4,7 @@ server at B before an echo service.
 What a run is about is how long it takes until data goes directly, and that it goes on meanwhile.
 """
 
+import base64
 import json
 import os
 import queue
@@ -21,12 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.netns.nat_lab import ECHO, ECHO_PORT, ROOT, Nat, NatLab, missing
+from tests.netns.nat_lab import ECHO, ECHO_PORT, Nat, NatLab, missing
 from tests.support.relay_peers import write_certificate
 from tests.support.two_networks import Namespace
 
+from tunnel_rs.proto.raw_keys import Identity
+from tunnel_rs.proto.tokens import generate_token
+from tunnel_rs.values import Secret
+
 RELAY_IP, RELAY_NAME = "198.51.100.10", "relay.lab"
 RELAY_URL = f"https://{RELAY_NAME}/"
+
+_IROH = (sys.executable, "-m", "tests.netns.iroh_scene")
 
 __all__ = ["Nat", "PathLab", "missing", "path_lab"]
 
@@ -110,10 +117,12 @@ class PathLab:
         for name in ("hostA", "hostB", "natA", "natB", "pub"):
             self._name_relay(name)
         self.start_relay()
+        seed = os.urandom(32)
         key, token = self.directory / "server.key", self.directory / "token.txt"
-        self._cli("generate-server-key", "-o", str(key))
-        token.write_text(self._cli("generate-token"))
-        self.endpoint_id = self._cli("show-server-id", "-s", str(key)).strip()
+        key.write_text(base64.b64encode(seed).decode())
+        key.chmod(0o600)
+        token.write_text(generate_token(os.urandom).reveal())
+        self.endpoint_id = str(Identity(Secret(seed)).endpoint_id)
         for where in ("hostB", "natB"):
             self.lab.start(where, [sys.executable, "-c", ECHO])
         authority = str(self.directory / f"{RELAY_NAME}.crt")
@@ -126,12 +135,6 @@ class PathLab:
         self.stack.callback(shutil.rmtree, settings)
         (settings / "hosts").write_text(f"127.0.0.1 localhost\n{RELAY_IP} {RELAY_NAME}\n")
         (settings / "resolv.conf").write_text("")
-
-    def _cli(self, *arguments: str) -> str:
-        argv = [sys.executable, "-m", "tunnel_rs", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        done = subprocess.run(argv, env=environment, capture_output=True, check=True)
-        return done.stdout.decode()
 
     def start_relay(self) -> Events:
         chain = self.directory / f"{RELAY_NAME}.crt"
@@ -148,6 +151,50 @@ class PathLab:
         relay = self._program("pub", "relay", "-c", str(file))
         assert relay.next("ready", 45), relay.text
         return relay
+
+    def start_plain_relay(self) -> str:
+        """Another one, without TLS, for iroh's wheel trusts no certificate of ours. Its URL."""
+        file = self.directory / "plain.toml"
+        file.write_text(f'http_bind_addr = "{RELAY_IP}:8080"\nenable_metrics = false\n')
+        relay = self._program("pub", "relay", "-c", str(file))
+        assert relay.next("ready", 45), relay.text
+        return f"http://{RELAY_IP}:8080/"
+
+    def with_iroh_server(self, relay: str, within: float = 15.0) -> Reached:
+        """Our client at A reaches a real iroh endpoint at B."""
+        found, token = Reached(), (self.directory / "token.txt").read_text()
+        log = self.stack.enter_context((self.directory / "log").open("ab"))
+        peer = self.lab.start(
+            self.lab.machine("B"),
+            [*_IROH, "198.51.100.22", relay, token],
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        assert peer.stdout is not None
+        with peer.stdout:
+            self.endpoint_id, ours = peer.stdout.readline().decode().strip(), self.endpoint_id
+            running = self.client("--relay-url", relay)
+            try:
+                self._watch(running, found, within)
+            finally:
+                self.endpoint_id = ours
+                found.text = running.text
+                running.end()
+                peer.kill()
+                peer.wait()
+        return found
+
+    def _watch(self, running: Events, found: Reached, within: float) -> None:
+        up = running.next("tunnel_up", 45)
+        if up is None:
+            return
+        found.up_after = float(up[1]["elapsed"])
+        with self.connect() as sock:
+            session = Session(running, running, sock, up)
+            direct = session.direct(within)
+            if direct is not None:
+                found.direct_after = found.up_after + max(0.0, direct - up[0])
+            found.echoes, found.way = 2 * echoes(sock), session.way
 
     def _program(self, where: str, *arguments: str) -> Events:
         argv = [sys.executable, "-m", "tunnel_rs", *arguments, "--json"]

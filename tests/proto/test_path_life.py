@@ -14,7 +14,7 @@ from tests.support.paths import (
 )
 
 from tunnel_rs.proto.multipath_frames import FrameType, PathError, encode_numbers
-from tunnel_rs.proto.path_life import IDS_PER_PATH, MAX_PATHS
+from tunnel_rs.proto.path_life import IDS_PER_PATH, MAX_DRAINING, MAX_PATHS
 from tunnel_rs.proto.path_state import PathAbandoned, PathOpened, PathValidated
 from tunnel_rs.proto.transport_settings import TransportSettings
 
@@ -247,6 +247,23 @@ def test_a_client_whose_last_path_is_abandoned_opens_another(network: PathNetwor
     assert [path.id for path in client.paths(network.now)] == [1]
     assert client.address == FIRST
     exchange(network, 50_000)
+
+
+def test_a_peer_that_opens_and_abandons_without_end_takes_no_memory() -> None:
+    network = connected(names=NAMES)
+    client, server = network.both()
+    for link in network.links.values():
+        link.delay(0.3)  # so that abandoned paths drain for seconds
+    for turn in range(60):
+        client.open_path(NAMES[1 + turn % 10], network.now)
+        network.run(0.05)
+        for path in client.paths(network.now)[1:]:
+            client.abandon_path(path.id, network.now)
+    network.run(0.3)
+    assert server._highest_used > 20
+    for engine in (client, server):
+        assert len(engine._live) <= MAX_PATHS + MAX_DRAINING + 2
+    exchange(network, 10_000)
 
 
 def test_sides_that_leave_each_others_path_at_once_meet_again(network: PathNetwork) -> None:

@@ -168,12 +168,16 @@ class EngineDriver:
         if name in self.dead:
             return
         self.sent[name] += len(datagram)
-        transport = self._transports[name]
         delay = self.delays.get(name)
         if delay:
-            self._loop.call_later(delay, transport.sendto, datagram, (ip, port))
+            self._loop.call_later(delay, self._put, name, datagram, (ip, port))
         else:
-            transport.sendto(datagram, (ip, port))
+            self._put(name, datagram, (ip, port))
+
+    def _put(self, name: str, datagram: bytes, to: tuple[str, int]) -> None:
+        transport = self._transports[name]
+        if not transport.is_closing():
+            transport.sendto(datagram, to)
 
     def _on_timer(self) -> None:
         self._timer = None

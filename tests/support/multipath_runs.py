@@ -56,7 +56,7 @@ class _Run:
         self.begin()
         if pick.random() < 0.8:
             network.tell_candidates()
-        for _ in range(pick.randrange(3, 8)):
+        for _ in range(pick.randrange(2, 7)):
             self.act()
             self.check()
             network.run(pick.choice((0.01, 0.1, 0.5, 2.0)))
@@ -66,7 +66,7 @@ class _Run:
         network.run(LIMIT, self.is_done)
         self.check()
         assert self.is_done(), "data did not arrive"
-        network.run(7)
+        network.run(5.5)
         self.check()
         client, _ = network.both()
         return Outcome(
@@ -87,7 +87,7 @@ class _Run:
         self.send(server, client, stream)
 
     def send(self, sender: Peer, receiver: Peer, stream: int) -> None:
-        data = payload(self.random.choice((500, 8_000, 30_000)), stream)
+        data = payload(self.random.choice((500, 4_000, 12_000)), stream)
         sender.engine.write(stream, data, True)
         self.data.append((sender, receiver, stream, data))
 

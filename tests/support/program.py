@@ -1,12 +1,15 @@
 """Run `tunnel-rs` inside the test process, from its arguments to its exit status."""
 
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from types import ModuleType
 from unittest.mock import patch
 
 import click
+import pytest
 
 from tunnel_rs.cli import exits
 from tunnel_rs.cli.main import PROGRAM, cli
@@ -26,6 +29,16 @@ def tunnel_rs(*arguments: str, environ: Mapping[str, str] | None = None) -> Ende
     socket)."""
     own = {"HOME": "/nowhere", "TUNNEL_RS_CONTROL_SOCKET": "none"}
     return run(arguments, {**own, **(environ or {})})
+
+
+def import_anew(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Let `module` be imported again in this test, with the fakes there are for what it imports;
+    afterwards it is what it was before."""
+    package, _, name = module.rpartition(".")
+    # Both places that an import is remembered in.
+    for known, key in ((sys.modules, module), (vars(sys.modules[package]), name)):
+        monkeypatch.setitem(known, key, ModuleType(module))
+        del known[key]
 
 
 def run_vpn(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:

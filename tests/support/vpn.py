@@ -11,6 +11,7 @@ from tunnel_rs.errors import LocalError
 from tunnel_rs.net.exchange import Exchange
 from tunnel_rs.net.host_network import Address, DeviceConfig, ForwardingConfig, RouteConfig
 from tunnel_rs.net.tun import OnPackets
+from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.vpn_frames import Offloaded
 from tunnel_rs.proto.vpn_handshake import (
     VpnRequest,
@@ -122,7 +123,7 @@ class FakeHost:
 
 def server_settings(**changes: Any) -> ServerSettings:
     fields: dict[str, Any] = {
-        "tokens": lambda: (TOKEN, OTHER_TOKEN),
+        "access": of_tokens(TOKEN, OTHER_TOKEN),
         "network4": IPv4Network("10.7.0.0/24"),
         "network6": IPv6Network("fd07::/64"),
         "stable_addresses": False,

@@ -13,6 +13,8 @@ from tests.support.vpn import OTHER_TOKEN, TOKEN, Guest, ServerBench, server_set
 
 from tunnel_rs.errors import LinkClosedError, LocalError
 from tunnel_rs.net.host_network import ForwardingConfig
+from tunnel_rs.proto.access import AccessList, Entry, of_tokens
+from tunnel_rs.proto.grants import Grant
 from tunnel_rs.proto.vpn_frames import PING, FrameDecoder, packet_frame
 from tunnel_rs.proto.vpn_handshake import GSO, VpnRequest, VpnResponse
 from tunnel_rs.proto.vpn_nat64 import Nat64Settings
@@ -206,9 +208,29 @@ async def test_who_opens_no_data_stream_is_let_go(monkeypatch: pytest.MonkeyPatc
 
 async def test_tokens_can_be_replaced_while_it_runs() -> None:
     async with ServerBench() as bench:
-        bench.server.apply(replace(server_settings(), tokens=lambda: (OTHER_TOKEN,)))
+        bench.server.apply(replace(server_settings(), access=of_tokens(OTHER_TOKEN)))
         assert not (await bench.connect().ask(VpnRequest(1, TOKEN))).accepted
         assert (await bench.connect().ask(VpnRequest(1, OTHER_TOKEN))).accepted
+
+
+async def test_who_loses_the_token_is_sent_away_and_others_stay() -> None:
+    async with ServerBench() as bench:
+        gone, _, _ = await joined(bench, 1, TOKEN)
+        kept, _, _ = await joined(bench, 2, OTHER_TOKEN)
+        bench.server.apply(replace(server_settings(), access=of_tokens(OTHER_TOKEN)))
+        error = await gone.link.wait_closed()
+        assert isinstance(error, LinkClosedError)
+        assert (error.code, error.reason) == (1, "auth_failed")
+        assert kept.link.error is None and len(bench.server.sessions) == 1
+
+
+async def test_a_token_that_has_expired_is_answered_like_a_wrong_one() -> None:
+    access = AccessList((Entry(TOKEN, Grant(name="alice", expires=1.0)),))
+    async with ServerBench(access=access) as bench:
+        response = await bench.connect().ask(VpnRequest(1, TOKEN))
+        assert (response.accepted, response.reason) == (False, "Invalid authentication token")
+        await until(lambda: bool(bench.reports))
+        assert bench.reports[-1].reason == "the token of alice has expired"  # type: ignore[attr-defined]
 
 
 async def test_the_holder_of_a_token_gets_its_address_every_time() -> None:

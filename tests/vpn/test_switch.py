@@ -8,9 +8,11 @@ import pytest
 from tests.support.ip_packets import assert_valid, echo, icmp_error, packed, tcp, udp
 from tests.support.memory_link import link_pair
 from tests.support.sockets import until
-from tests.support.vpn import FakeTun, server_settings
+from tests.support.vpn import TOKEN, FakeTun, server_settings
 
+from tunnel_rs.proto.access import Pass
 from tunnel_rs.proto.checksum import partial_sum
+from tunnel_rs.proto.grants import UNLIMITED
 from tunnel_rs.proto.vpn_frames import Offloaded
 from tunnel_rs.proto.vpn_handshake import Lease
 from tunnel_rs.proto.vpn_nat64 import Nat64Settings
@@ -63,7 +65,9 @@ class Bench:
             Lease(IPv6Address(f"fd07::{number}"), IPv6Network("fd07::/64"), IPv6Address(SERVER6)),
         )
         link, _ = link_pair()
-        session = Session((b"key", number), link, leases, offload, 0.0, Traffic())
+        session = Session(
+            (b"key", number), link, leases, offload, 0.0, Traffic(), Pass(TOKEN, UNLIMITED)
+        )
         channel = FakeChannel()
         session.channel = channel  # type: ignore[assignment]
         self.switch.add(session)

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,11 @@ from typing import NoReturn
 
 import click
 
+from tunnel_rs.cli.redaction import without_secrets
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.config.suggestions import did_you_mean
 from tunnel_rs.errors import ExitStatus, TunnelError
-from tunnel_rs.proto.tokens import check_token
 from tunnel_rs.values import quoted
-
-_TOKEN = re.compile(r"(?<![A-Za-z0-9._-])i[A-Za-z0-9._-]{17}(?![A-Za-z0-9._-])")
-_KEY = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +82,7 @@ def _sentence(text: str) -> str:
 
 def _one_line(text: str) -> str:
     """No control characters, and no secret that was typed where something else belongs."""
-    return printable(_KEY.sub("***", _TOKEN.sub(_mask_token, text)))
-
-
-def _mask_token(found: re.Match[str]) -> str:
-    try:
-        check_token(found[0])
-    except ValueError:
-        return found[0]
-    return "***"
+    return printable(without_secrets(text))
 
 
 def _system(error: OSError) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from tunnel_rs.cli import event_loop, netcheck_report
+from tunnel_rs.cli.bundle import contents, write
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
 from tunnel_rs.config.netcheck import build_netcheck
@@ -45,22 +46,36 @@ from tunnel_rs.proto.qad import DEFAULT_PORT
     help="UDP port of the relays' address discovery.",
 )
 @click.option("--offline", is_flag=True, help="Contact nobody but those named here.")
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write an archive (ZIP) to send to others, without secrets.",
+)
 @output_options(json=True)
-def netcheck(console: Console, **given: object) -> None:
+def netcheck(console: Console, bundle: Path | None, **given: object) -> None:
     """Find out what this network allows.
 
     Looks at UDP, NAT, relays, discovery, the clock and socket buffers, within 10 seconds. What is
     not named is what a server or client would use: the public relays and discovery of iroh.
 
+    The archive holds what was found, versions, settings, and what running programs are doing.
+    Tokens, keys, EndpointIds and public addresses are left out; look through it all the same.
+
     \b
     Examples:
       tunnel-rs netcheck
       tunnel-rs netcheck --offline --relay-url https://relay.example.org
+      tunnel-rs netcheck --bundle report.zip
     """
     settings = build_netcheck(environ=os.environ, **given)  # type: ignore[arg-type]
     findings = event_loop.run(check(settings))
+    event, lines = netcheck_report.event(findings), list(netcheck_report.lines(findings))
     if console.writes_data:
-        console.data(netcheck_report.event(findings))
-        return
-    for line in netcheck_report.lines(findings):
-        console.data(line)
+        console.data(event)
+    else:
+        for line in lines:
+            console.data(line)
+    if bundle is not None:
+        write(bundle, contents(lines, event, os.environ))
+        console.remark(f"written to {bundle}; look through it before you send it to anybody")

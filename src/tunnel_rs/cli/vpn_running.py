@@ -96,4 +96,4 @@ def _reload(server: VpnServer, report: Reporter, reread: Callable[[], ServerSett
         report(Notice("warning", f"{error}; the settings in use stay as they are"))
         return
     server.apply(settings)
-    report(Notice("info", f"tokens read again: {len(settings.tokens())}"))
+    report(Notice("info", f"tokens read again: {len(settings.access.tokens)}"))

@@ -40,7 +40,7 @@ def server(console: Console, **given: Any) -> ExitStatus:
     warn_of_open_key_file(values, console.report)
 
     def reread() -> ServerSettings:
-        return vpn_server_settings(load(Role.VPN_SERVER, given, os.environ))
+        return vpn_server_settings(load(Role.VPN_SERVER, given, os.environ), running=True)
 
     return event_loop.run(_serve(config, console.report, reread))
 

@@ -14,7 +14,7 @@ from tunnel_rs.errors import ConfigError, TunnelError, UsageError
 from tunnel_rs.forward.settings import ClientSettings, Network, ServerSettings, Tunnel
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.proto.access import AccessList, Entry
-from tunnel_rs.proto.grants import UNLIMITED, unreachable_rule
+from tunnel_rs.proto.grants import unreachable_rule
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.values import EndpointId, HostPort, Protocol, Secret, SourceUrl
 
@@ -150,6 +150,7 @@ def transport(values: Values) -> TransportSettings:
         fast_path=values.get(transport_options.FAST_PATH),
         offload=values.get(transport_options.OFFLOAD),
         datagrams=values.get(transport_options.UDP_DATAGRAMS),
+        multipath=values.get(transport_options.MULTIPATH),
     )
 
 
@@ -168,20 +169,13 @@ def access_list(values: Values, *, may_be_empty: bool = False) -> AccessList:
     """Who may come in. Raises UsageError or ConfigError, also when that is nobody, unless it
     `may_be_empty`."""
     clients = _clients(values)
-    tokens = _tokens(values, required=not (clients or may_be_empty))
+    tokens = token_entries(values, required=not (clients or may_be_empty))
     return AccessList(tokens, clients)
 
 
-def auth_tokens(values: Values) -> tuple[Secret[str], ...]:
-    """The accepted tokens, for a program that has no use for options behind them."""
-    tokens = _tokens(values, required=True)
-    for entry in tokens:
-        if entry.grant != UNLIMITED:
-            raise ConfigError(f"{entry.where}: options behind a token are for `tunnel-rs server`")
-    return tuple(entry.credential for entry in tokens)
-
-
-def _tokens(values: Values, *, required: bool) -> tuple[Entry[Secret[str]], ...]:
+def token_entries(values: Values, *, required: bool) -> tuple[Entry[Secret[str]], ...]:
+    """The accepted tokens, with what each grants. Raises UsageError or ConfigError, also when there
+    is none and one is `required`."""
     given, file = values.get(schema.AUTH_TOKENS), values.get(schema.AUTH_TOKENS_FILE)
     if required and not given and file is None:
         program = values.table.program

@@ -47,10 +47,12 @@ a key of their own and the other's npub.
 _TAIL = """\
 ## While a server runs
 
-SIGHUP makes a server read file, environment and token file again, and use the allowed networks, the
-tokens, `max_sessions` and `udp_idle_timeout` found there; open sessions go on. When anything is
-wrong it says so and changes nothing. The other options need a restart. SIGINT and SIGTERM end a
-server or client in order: sessions get 5 seconds to finish; a second signal ends it at once.
+SIGHUP, or `tunnel-rs reload`, makes a server read file, environment and the files of tokens and
+client keys again, and use the allowed networks, tokens, keys, `max_sessions` and `udp_idle_timeout`
+found there. Who is no longer let in is sent away, sessions to what is no longer allowed end, all
+others go on. When anything is wrong it says so and changes nothing. The other options need a
+restart. SIGINT and SIGTERM end a server or client in order: sessions get 5 seconds to finish; a
+second signal ends it at once. See [OPERATIONS](OPERATIONS.md).
 
 ## Exit status
 """

@@ -10,7 +10,7 @@ from tunnel_rs.config import kinds
 from tunnel_rs.config.kinds import ListenAddress
 from tunnel_rs.config.operation_options import OPERATIONS
 from tunnel_rs.config.option import BOTH, CLIENT, SERVER, Exclusion, Option, Refused, Role
-from tunnel_rs.config.transport_options import TRANSPORT, UDP_DATAGRAMS
+from tunnel_rs.config.transport_options import MULTIPATH, TRANSPORT, UDP_DATAGRAMS
 from tunnel_rs.forward.settings import Network, Tunnel
 from tunnel_rs.proto.iroh_defaults import STAGING_VARIABLE
 from tunnel_rs.proto.relay_addr import RelayUrl
@@ -408,6 +408,7 @@ OPTIONS: tuple[Option[object], ...] = (
     *OPERATIONS,
     *TRANSPORT,
     UDP_DATAGRAMS,
+    MULTIPATH,
 )
 
 

@@ -71,6 +71,16 @@ UDP_DATAGRAMS: Option[bool] = Option(
     key="iroh.transport.udp_datagrams",
     hidden=True,
 )
+MULTIPATH: Option[bool] = Option(
+    "multipath",
+    kinds.SWITCH,
+    True,
+    BOTH,
+    "Let a connection have several paths at a time (QUIC multipath), and find direct ones through "
+    "NATs, when the other side can too; with false it has one, which may move. For finding faults.",
+    key="iroh.transport.multipath",
+    hidden=True,
+)
 
 TRANSPORT: tuple[Option[object], ...] = (
     CONGESTION,

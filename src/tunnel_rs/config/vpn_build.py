@@ -5,10 +5,13 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IP
 from typing import TypeVar
 
 from tunnel_rs.config import schema, vpn_schema
-from tunnel_rs.config.build import auth_token, auth_tokens, endpoint_settings, secret_key
+from tunnel_rs.config.build import auth_token, endpoint_settings, secret_key, token_entries
 from tunnel_rs.config.option import Option
 from tunnel_rs.config.sources import Rank, Values
+from tunnel_rs.errors import ConfigError
 from tunnel_rs.iroh.settings import EndpointSettings
+from tunnel_rs.proto.access import AccessList
+from tunnel_rs.proto.grants import Grant
 from tunnel_rs.proto.vpn_icmp import IPV6_MIN_MTU
 from tunnel_rs.proto.vpn_nat64 import Nat64Settings
 from tunnel_rs.proto.vpn_pool import check_pool, highest_free
@@ -45,17 +48,18 @@ def build_vpn_server(values: Values) -> VpnServerConfig:
     return VpnServerConfig(settings, endpoint_settings(values, secret_key(values)))
 
 
-def vpn_server_settings(values: Values) -> ServerSettings:
-    """The part of the configuration that is the VPN's. Reads the token file."""
+def vpn_server_settings(values: Values, *, running: bool = False) -> ServerSettings:
+    """The part of the configuration that is the VPN's. Reads the token file; a `running` server may
+    be left without a token: so the last client can be shut out."""
     get = values.get
     network, network6 = get(vpn_schema.NETWORK), get(vpn_schema.NETWORK6)
     if network is None and network6 is None:
         advice = ", for example 10.0.0.0/24"
         raise values.missing("network", vpn_schema.NETWORK, vpn_schema.NETWORK6, advice=advice)
     _check_mtu(values, network6 is not None)
-    tokens = auth_tokens(values)
+    access = _access(values, running)
     settings = ServerSettings(
-        tokens=lambda: tokens,
+        access=access,
         network4=None if network is None else network.network,
         server4=get(vpn_schema.SERVER_IP),
         network6=None if network6 is None else network6.network,
@@ -137,6 +141,18 @@ def _check_network(
         check_pool(network, server)
     except ValueError as error:
         raise values.origin(server_option).error(str(error)) from None
+
+
+def _access(values: Values, running: bool) -> AccessList:
+    tokens = token_entries(values, required=not running)
+    for entry in tokens:
+        grant = entry.grant
+        if grant != Grant(name=grant.name, expires=grant.expires):
+            raise ConfigError(
+                f"{entry.where}: a VPN knows name and expires only; tcp, udp, max-sessions and "
+                "bandwidth are for `tunnel-rs server`"
+            )
+    return AccessList(tokens)
 
 
 def _spoofing(values: Values) -> Spoofing:

@@ -2,10 +2,9 @@
 
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from tunnel_rs.config import schema, vpn_kinds
+from tunnel_rs.config import schema, transport_options, vpn_kinds
 from tunnel_rs.config.kinds import NETWORKS, SWITCH, integer
 from tunnel_rs.config.option import VPN_BOTH, VPN_CLIENT, VPN_SERVER, Exclusion, Option
-from tunnel_rs.config.transport_options import TRANSPORT
 from tunnel_rs.vpn.settings import DEFAULT_MTU, Address, Network, Spoofing
 
 NETWORK: Option[IPv4Interface | None] = Option(
@@ -313,7 +312,8 @@ _TRANSPORT: tuple[Option[object], ...] = (
     schema.DNS_SERVER,
     schema.DNS_SERVER_CA_FILE,
     schema.STAGING,
-    *TRANSPORT,
+    *transport_options.TRANSPORT,
+    transport_options.MULTIPATH,
 )
 
 SERVER_OPTIONS: tuple[Option[object], ...] = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Protocol
 
+from tunnel_rs.net.expiry import Expiry
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.throttle import burst_of
 from tunnel_rs.proto.access import AccessList, Credential, Pass
@@ -94,7 +95,7 @@ class Client:
         self.by_transport = by_transport
         self.dismissal = ""
         """Why we ended the link, when we did."""
-        self.expiry: asyncio.TimerHandle | None = None
+        self.expiry: Expiry | None = None
         self.sent = self.received = 0
         """Payload bytes of sessions that have ended."""
         self._loop = asyncio.get_running_loop()

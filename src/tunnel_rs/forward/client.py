@@ -13,7 +13,7 @@ from tunnel_rs.forward.local_udp import UdpListener, listen_udp
 from tunnel_rs.forward.sessions import Sessions
 from tunnel_rs.forward.settings import ClientSettings, Tunnel
 from tunnel_rs.forward.socks import listen_socks
-from tunnel_rs.forward.uplink import Connect, Uplink
+from tunnel_rs.forward.uplink import Connect, Settle, Uplink
 from tunnel_rs.net.resolver import Resolve, SystemResolver
 from tunnel_rs.net.splice import SpliceEnd
 from tunnel_rs.net.stdio import join_stdio
@@ -46,12 +46,13 @@ class ForwardClient:
         resolve: Resolve | None = None,
         random: Callable[[], float] = random.random,
         stdio: tuple[int, int] = (0, 1),
+        settle: Settle | None = None,
     ) -> None:
         self.sessions = Sessions(report, limit=MAX_SESSIONS)
         self._settings = settings
         self._report = report
         self._resolve = resolve or SystemResolver()
-        self._uplink = Uplink(settings, connect, report, random=random)
+        self._uplink = Uplink(settings, connect, report, random=random, settle=settle)
         self._stdio = stdio
         self._parts: ClientParts | None = None
         self._listeners: dict[int, tuple[SourceUrl | None, Listener]] = {}

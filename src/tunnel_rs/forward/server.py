@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from tunnel_rs.errors import (
     LinkClosedError,
@@ -20,6 +21,7 @@ from tunnel_rs.forward.targets import Targets, parse_source
 from tunnel_rs.forward.udp_flow import join_udp
 from tunnel_rs.net.admission import RefusedError
 from tunnel_rs.net.clock import wall_clock
+from tunnel_rs.net.expiry import Expiry
 from tunnel_rs.net.link import ByteStream, Link
 from tunnel_rs.net.resolver import Resolve, SystemResolver
 from tunnel_rs.net.splice import join_tcp
@@ -54,10 +56,6 @@ MAX_SHOWN = 300
 """Characters of what a client asked for that are reported."""
 
 DRAIN_TIMEOUT = 5.0
-
-LOOK_AT_CLOCK = 60.0
-"""Seconds between looks at the time of day while a pass that expires is in use: it may be set, and
-runs on while the machine sleeps."""
 
 
 class ForwardServer:
@@ -148,18 +146,14 @@ class ForwardServer:
         if client.by_transport:
             return
         held = self._settings.access.renew(client.held, self._wall())
-        if client.expiry is not None:
-            client.expiry.cancel()
-            client.expiry = None
+        if client.expiry is None:
+            client.expiry = Expiry(self._wall, partial(self._renew, client))
         if held is None:
             self._dismiss(client, f"its {client.held.by} has expired or was taken away")
             return
         client.held = held
         client.account.apply(held.grant)
-        if held.grant.expires is not None:
-            delay = min(held.grant.expires - self._wall(), LOOK_AT_CLOCK)
-            loop = asyncio.get_running_loop()
-            client.expiry = loop.call_later(max(delay, 0.0), self._renew, client)
+        client.expiry.watch(held.grant)
 
     def _dismiss(self, client: Client, reason: str) -> None:
         """End the link of somebody who may no longer come in."""

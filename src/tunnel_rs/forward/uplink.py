@@ -33,6 +33,9 @@ from tunnel_rs.values import Protocol, Secret, SourceUrl
 Connect = Callable[[], Awaitable[Link]]
 """Dials the server once. Raises TunnelError; `transient` says whether to try again."""
 
+Settle = Callable[[], Awaitable[None]]
+"""Makes the link dialled last ready, once the server has let us in. Raises TunnelError."""
+
 AUTH_TIMEOUT = 10.0
 """Seconds the server has to answer our token."""
 
@@ -92,9 +95,11 @@ class Uplink:
         report: Reporter,
         *,
         random: Callable[[], float] = random.random,
+        settle: Settle | None = None,
     ) -> None:
         self._settings = settings
         self._connect = connect
+        self._settle = settle
         self._report = report
         self._backoff = Backoff(random=random)
         self._link: Link | None = None
@@ -191,6 +196,8 @@ class Uplink:
         try:
             if self._settings.auth_token is not None:
                 await authenticate(link, self._settings.auth_token)
+            if self._settle is not None:
+                await self._settle()
         except BaseException:
             link.close(DONE, "done")
             raise

@@ -237,8 +237,15 @@ class Endpoint:
             dialler = Dialler(self._quic, peer, ways, settings, self._report)
             connection = await dialler.run(timeout)
             known = dialler.names
-        await self._roaming.dialled(connection, known, self._ways_to_peers, timeout=timeout)
+        self._roaming.dialled(connection, known, self._ways_to_peers)
         return connection
+
+    async def settle(self, *, timeout: float) -> None:
+        """To be awaited once the server has let us in, before anything is forwarded: with
+        `direct_only` it takes until the connection dialled last is direct. Raises UnreachableError
+        when that takes more than `timeout` seconds, LinkClosedError."""
+        if self._settings.direct_only:
+            await self._roaming.until_direct(timeout=timeout)
 
     def _ways_to_peers(self) -> list[Way]:
         settings, ways = self._settings, list[Way]()

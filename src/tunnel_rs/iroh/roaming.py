@@ -46,6 +46,8 @@ class Roaming:
         self._steered: dict[QuicConnection, PathSteering] = {}
         self._keepers: list[PathKeeper] = []
         self._again: dict[EndpointId, QuicConnection] = {}
+        self._latest: QuicConnection | None = None
+        self._moved = asyncio.Event()
 
     def take(self, peer: EndpointId) -> QuicConnection | None:
         """A connection to `peer` that was made while an old one was silent, if there is one."""
@@ -54,16 +56,13 @@ class Roaming:
             return None
         return connection
 
-    async def dialled(
+    def dialled(
         self,
         connection: QuicConnection,
         known: Iterable[Address],
         make_ways: Callable[[], Sequence[Way]],
-        *,
-        timeout: float,
     ) -> None:
-        """Look after a new connection to a server. With `direct_only`, waits until it is direct;
-        raises UnreachableError when it is not within `timeout` seconds, and LinkClosedError."""
+        """Look after a new connection to a server."""
         peer = connection.peer
         connection.engine.tolerate_silence()
         moved = asyncio.Event()
@@ -85,8 +84,7 @@ class Roaming:
         self._keepers.append(keeper)
         self._steer(connection, None, moved.set)
         keeper.start()
-        if self._direct_only:
-            await self._until_direct(connection, moved, timeout)
+        self._latest, self._moved = connection, moved
 
     def accepted(self, connection: QuicConnection) -> None:
         """Look after a connection that a peer has made to us."""
@@ -129,9 +127,11 @@ class Roaming:
             )
             steering.start()
 
-    async def _until_direct(
-        self, connection: QuicConnection, moved: asyncio.Event, timeout: float
-    ) -> None:
+    async def until_direct(self, *, timeout: float) -> None:
+        """Wait until the connection dialled last is direct. Raises UnreachableError when it is not
+        within `timeout` seconds, and what ended the connection."""
+        connection, moved = self._latest, self._moved
+        assert connection is not None, "nothing has been dialled"
         try:
             async with asyncio.timeout(timeout), TaskScope("direct path") as scope:
                 ended = scope.spawn(connection.wait_closed(), "end")

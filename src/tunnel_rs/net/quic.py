@@ -445,8 +445,8 @@ class QuicEndpoint:
     def _register(
         self, engine: MultipathEngine, on_connected: Callable[[QuicConnection], None]
     ) -> QuicConnection:
-        engine.receive_buffer = self._receive_room
         engine.set_candidates(self._candidates, self._loop.time())
+        engine.receive_buffer = self._receive_room
         connection = QuicConnection(self, engine, on_connected)
         self._ids[connection] = set()
         self.add_connection_id(connection, engine.host_cid)

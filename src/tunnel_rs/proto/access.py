@@ -10,8 +10,9 @@ Source of the plain form: spec `tunnel-protocol.md`, "Tokens".
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from tunnel_rs.errors import ConfigError
@@ -64,7 +65,7 @@ class Pass:
         return "key" if isinstance(self.credential, EndpointId) else "token"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AccessList:
     """All who may come in. The empty one lets nobody in."""
 
@@ -86,10 +87,12 @@ class AccessList:
 
     def renew(self, held: Pass, wall: float) -> Pass | None:
         """What a pass that was given before is worth now; None when nothing."""
-        for entry in self.entries:
-            if entry.credential == held.credential and not entry.grant.has_expired(wall):
-                return _pass(entry)
-        return None
+        entry = self._by_credential.get(held.credential)
+        return None if entry is None or entry.grant.has_expired(wall) else _pass(entry)
+
+    @cached_property
+    def _by_credential(self) -> Mapping[Credential, AnyEntry]:
+        return {entry.credential: entry for entry in self.entries}
 
     @property
     def entries(self) -> Iterator[AnyEntry]:

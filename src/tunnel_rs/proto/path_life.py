@@ -33,6 +33,10 @@ MAX_PATHS = 8
 IDS_PER_PATH = 2
 """Connection ids the peer gets for each path: one to use, one to change to."""
 
+MAX_DRAINING = 8
+"""Abandoned paths that packets are still taken from. A peer may open and abandon as fast as it
+likes; then the oldest are forgotten at once."""
+
 KEEP_ALIVE = 5.0
 """Seconds between PINGs on each path, while there is more than one."""
 
@@ -304,6 +308,7 @@ class PathLife(PathOutput):
             self._forget_path(path)
             return
         self._choose(now)
+        self._bound_draining(path)
         if self._data_path is path:
             grace = max(2 * _GRACE_RTT, self._longest_pto())
             self._no_path_at = now + _GRACE_PTOS * grace
@@ -311,6 +316,12 @@ class PathLife(PathOutput):
         elif self._data_path.recovery is not None:
             self._data_path.recovery.forgive()
             self._data_path.pings.append(0)
+
+    def _bound_draining(self, newest: Path) -> None:
+        kept = (newest, self._path, self._data_path)
+        draining = [path for path in self._live if path.is_abandoned and path not in kept]
+        for path in draining[: max(0, len(draining) - MAX_DRAINING)]:
+            self._forget_path(path)
 
     def _lost_all(self, now: float) -> None:
         """No path is left; a client may open another for some time."""

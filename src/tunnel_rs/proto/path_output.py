@@ -110,7 +110,6 @@ class PathOutput(PathContext):
     def _write_control_frames(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         super()._write_control_frames(builder, space)
         if self._is_multipath:
-            self._write_drained_acks(builder)
             self._write_queue(builder)
 
     def _write_queue(self, builder: QuicPacketBuilder) -> None:
@@ -179,6 +178,16 @@ class PathOutput(PathContext):
             if len(space.ack_queue):
                 self._write_path_ack(builder, path.id, space, self._now)
             space.ack_at = None
+
+    def _drained_ack_trains(self, now: float) -> list[Train]:
+        """They wait neither for the window nor for the pacer of the data path, which is current."""
+        builder = self._builder(DATAGRAM_SIZE)
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[_ONE_RTT])
+        try:
+            self._write_drained_acks(builder)
+        except QuicPacketBuilderStop:
+            pass  # many at once: the rest has its turn next
+        return self._flushed(builder, self._network_paths[0], now)
 
     def _owes_drained_acks(self) -> bool:
         return any(

@@ -57,13 +57,15 @@ class PathTimers(PathLife):
         if self._data_path_changed:
             self._data_path_changed = False
             self._outgoing.fit(self._datagram_room)
+        if len(self._live) > 1 and self._owes_drained_acks() and self._may_send(data):
+            trains += self._drained_ack_trains(now)
         trains += self._validation_trains(data, now)
         trains += super().trains(now)
         return trains
 
     def _has_control_work(self, now: float) -> bool:
         if self._is_multipath and self._handshake_confirmed:
-            if self._queue or (len(self._live) > 1 and self._owes_drained_acks()):
+            if self._queue:
                 return True
         return super()._has_control_work(now)
 
@@ -96,7 +98,9 @@ class PathTimers(PathLife):
         if path.drain_at is not None:
             # The data path is kept beyond its time while there is no other.
             due = path.drain_at if path is not self._data_path else _NEVER
-            return due if space.ack_at is None else min(due, space.ack_at)
+            if space.ack_at is None or not self._may_send(self._data_path):
+                return due
+            return min(due, space.ack_at)
         due = _NEVER
         for at in (path.keep_alive_at, path.idle_at, path.revert_at):
             if at is not None and at < due:

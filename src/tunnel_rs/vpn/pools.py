@@ -30,7 +30,7 @@ class AddressPools:
     """Gives leases by client key, and takes them back."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        owners = [owner_of(token) for token in settings.tokens()]
+        owners = [owner_of(entry.credential) for entry in settings.access.tokens]
         if not settings.stable_addresses:
             owners = []
         self._network4, self._network6 = settings.network4, settings.network6

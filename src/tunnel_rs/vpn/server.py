@@ -1,15 +1,20 @@
 """The VPN server: lets clients in, gives them addresses, and keeps their packets flowing."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from tunnel_rs.errors import LinkClosedError, LocalError, ProtocolError, StreamResetError
-from tunnel_rs.net.admission import Admission, RefusedError, acknowledged
+from tunnel_rs.net.admission import AUTH_FAILED, Admission, RefusedError, acknowledged
+from tunnel_rs.net.clock import wall_clock
 from tunnel_rs.net.exchange import Exchange
+from tunnel_rs.net.expiry import Expiry
 from tunnel_rs.net.host_network import DeviceConfig, ForwardingConfig, HostNetwork
 from tunnel_rs.net.link import ByteStream, Link
 from tunnel_rs.net.tun import TunDevice
-from tunnel_rs.proto.auth import FailurePenalties, token_accepted
+from tunnel_rs.proto.access import Pass
+from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.vpn_handshake import (
     GSO,
     VpnRequest,
@@ -38,6 +43,9 @@ from tunnel_rs.vpn.traffic import Traffic
 DONE, SERVER_FULL, REPLACED = 0, 3, 4
 """Application close codes, with those of `net.admission`."""
 
+INVALID_TOKEN = "Invalid authentication token"
+"""What everybody is told whose token is not accepted, whatever the reason."""
+
 DATA_STREAM_TIMEOUT = 30.0
 """Seconds a client has to open its data stream; the original's is visible with its first ping,
 10 seconds after the handshake."""
@@ -54,11 +62,13 @@ class VpnServer:
         report: Reporter = silent,
         *,
         penalties: FailurePenalties | None = None,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         self._settings = settings
         self._tun = tun
         self._host = host
         self._report = report
+        self._wall = wall
         self._admission = Admission(timeout=settings.auth_timeout, penalties=penalties)
         self._pools = AddressPools(settings)
         own = tuple(interface.ip.packed for interface in self._pools.interfaces)
@@ -77,7 +87,7 @@ class VpnServer:
     @property
     def tokens(self) -> tuple[Secret[str], ...]:
         """Those that are accepted now."""
-        return self._settings.tokens()
+        return tuple(entry.credential for entry in self._settings.access.tokens)
 
     @property
     def device(self) -> str:
@@ -109,8 +119,23 @@ class VpnServer:
         self._tun.start(self.switch.from_device, self._device_lost)
 
     def apply(self, settings: ServerSettings) -> None:
-        """Use the tokens of other settings from now on; who is in stays in."""
+        """Use the tokens of other settings from now on; who came in by one that is no longer there
+        is sent away."""
         self._settings = settings
+        for session in self.sessions:
+            self._renew(session)
+
+    def _renew(self, session: Session) -> None:
+        """Judge somebody who is in by the present list, and again when the token runs out."""
+        held = self._settings.access.renew(session.held, self._wall())
+        if session.expiry is None:
+            session.expiry = Expiry(self._wall, partial(self._renew, session))
+        if held is None:
+            session.expiry.cancel()
+            session.link.close(AUTH_FAILED, "auth_failed")
+            return
+        session.held = held
+        session.expiry.watch(held.grant)
 
     async def serve(self, link: Link) -> None:
         """Serve one accepted link until it ends, and close it. Nothing that its peer does
@@ -148,15 +173,13 @@ class VpnServer:
         await self._no_links.wait()
         self.switch.close()
 
-    def accepted_tokens_hold(self, request: VpnRequest) -> str:
-        """What is wrong with a request's token; empty when nothing is."""
+    def judge(self, request: VpnRequest, link: Link) -> Pass | str:
+        """What lets a request in, or why nothing does, for us alone."""
         if request.auth_token is None:
             return "Authentication token required"
-        if not token_accepted(request.auth_token, self.tokens):
-            return "Invalid authentication token"
-        return ""
+        return self._settings.access.judge(link.peer, request.auth_token, self._wall())
 
-    def let_in(self, request: VpnRequest, link: Link) -> Session | str:
+    def let_in(self, request: VpnRequest, link: Link, held: Pass) -> Session | str:
         """A session with addresses, or why there is none."""
         key = (link.peer.key, request.device_id)
         if key not in self._sessions and len(self._sessions) >= self._settings.max_clients:
@@ -167,12 +190,13 @@ class VpnServer:
             return "No address is free"
         offload = self._settings.offload and self._tun.can_offload and GSO in request.capabilities
         now = asyncio.get_running_loop().time()
-        session = Session(key, link, leases, offload, now, Traffic())
+        session = Session(key, link, leases, offload, now, Traffic(), held)
         replaced = self._sessions.get(key)
         self._sessions[key] = session
         if replaced is not None:
             self._end(replaced)
             replaced.link.close(REPLACED, "replaced")
+        self._renew(session)
         return session
 
     def welcome(self, session: Session) -> VpnResponse:
@@ -205,7 +229,7 @@ class VpnServer:
             if self._sessions.get(session.key) is session:
                 del self._sessions[session.key]
                 self._pools.release(session.key)
-            self._report(ClientGone(link.peer, reason))
+            self._report(ClientGone(link.peer, reason, session.held.name))
 
     def _open_channel(self, session: Session, stream: ByteStream) -> None:
         now = asyncio.get_running_loop().time()
@@ -224,6 +248,8 @@ class VpnServer:
         session.channel.start()
 
     def _end(self, session: Session) -> None:
+        if session.expiry is not None:
+            session.expiry.cancel()
         self.switch.remove(session)
         if session.channel is not None:
             session.channel.close()
@@ -249,6 +275,8 @@ class _Entrant:
         self.refusal = ""
         self._server = server
         self._link = link
+        self._told = ""
+        self._held: Pass
         self._exchange: Exchange
         self._request: VpnRequest
 
@@ -258,13 +286,19 @@ class _Entrant:
             self._request = decode_request(await self._exchange.receive())
         except (ProtocolError, StreamResetError) as error:
             return str(error)
-        return self._server.accepted_tokens_hold(self._request)
+        verdict = self._server.judge(self._request, self._link)
+        if isinstance(verdict, str):
+            if self._request.auth_token is not None:
+                self._told = INVALID_TOKEN
+            return verdict
+        self._held = verdict
+        return ""
 
     def refuse(self, reason: str) -> None:
-        self._answer(VpnResponse(False, reason=reason))
+        self._answer(VpnResponse(False, reason=self._told or reason))
 
     def accept(self) -> None:
-        found = self._server.let_in(self._request, self._link)
+        found = self._server.let_in(self._request, self._link, self._held)
         if isinstance(found, str):
             self.refusal = found
             self._answer(VpnResponse(False, reason=found, retry=True))

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from tunnel_rs.net.expiry import Expiry
 from tunnel_rs.net.link import Link
+from tunnel_rs.proto.access import Pass
 from tunnel_rs.proto.vpn_packets import is_link_local, is_multicast
 from tunnel_rs.vpn.channel import PacketChannel
 from tunnel_rs.vpn.pools import Leases
@@ -28,7 +30,11 @@ class Session:
 
     since: float
     traffic: Traffic
+    held: Pass
+    """What it was let in by."""
+
     channel: PacketChannel | None = None
+    expiry: Expiry | None = None
     stalled: bool = False
     """Others have waited for it long enough: what it cannot take is dropped."""
 

@@ -1,10 +1,10 @@
 """What a VPN server and client are told to do. Built by `config`, frozen."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from tunnel_rs.proto.access import AccessList
 from tunnel_rs.proto.vpn_nat64 import Nat64Settings
 from tunnel_rs.values import Secret
 
@@ -31,8 +31,8 @@ class Spoofing(StrEnum):
 class ServerSettings:
     """One VPN server. At least one of the two networks is set."""
 
-    tokens: Callable[[], tuple[Secret[str], ...]]
-    """The accepted tokens as of now; a function, so that SIGHUP can replace them."""
+    access: AccessList
+    """Who may come in; of what a token grants only its name and its end count here."""
 
     network4: IPv4Network | None = None
     server4: IPv4Address | None = None

@@ -23,6 +23,7 @@ def _session(session: Session, now: float) -> dict[str, object]:
         **_link(session.link),
         "addresses": list(session.leases.texts),
         "offload": session.offload,
+        "name": session.held.name,
         "connected_seconds": round(now - session.since, 1),
         **session.traffic.as_json(),
     }
