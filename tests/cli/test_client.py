@@ -45,7 +45,12 @@ class FakeClient(FakeObserved):
     error: TunnelError | None = None
 
     def __init__(
-        self, settings: ClientSettings, connect: Callable[[], Awaitable[Any]], report: Reporter
+        self,
+        settings: ClientSettings,
+        connect: Callable[[], Awaitable[Any]],
+        report: Reporter,
+        *,
+        settle: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__()
         self.made.append(settings)

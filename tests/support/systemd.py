@@ -40,15 +40,20 @@ done
 kernel's settings; what has to be written to is memory that ends with the name space."""
 
 _SET_UP = (
-    FENCE
+    """\
+# Held open, as the fence may hide where they are.
+exec 3<"$1" 4<"$2" 5<"$3"
+"""
+    + FENCE
     + """\
 mount -t tmpfs -o mode=755 tmpfs /sys/fs
 mkdir -p /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run/lock /mnt/bin /mnt/etc /mnt/python /mnt/packages /mnt/src
-mount --bind "$1" /mnt/python
-mount --bind "$2" /mnt/packages
-mount --bind "$3" /mnt/src
+mount --no-canonicalize --bind /proc/self/fd/3 /mnt/python
+mount --no-canonicalize --bind /proc/self/fd/4 /mnt/packages
+mount --no-canonicalize --bind /proc/self/fd/5 /mnt/src
+exec 3<&- 4<&- 5<&-
 for place in python packages src; do mount -o remount,ro,bind /mnt/$place; done
 cat >/mnt/bin/tunnel-rs <<'END'
 #!/bin/sh
