@@ -87,7 +87,6 @@ def test_an_acknowledgement_of_the_last_packet_sent_is_fine(connected: Network) 
         (b"\x09\x00abc" + b"", None),
         (b"\x1e", PROTOCOL_VIOLATION),
         (b"\x07\x01x", PROTOCOL_VIOLATION),
-        (b"\x30datagram", PROTOCOL_VIOLATION),
         (b"\x19\x3f", PROTOCOL_VIOLATION),
         (b"\x06" + varint(65_530) + varint(7) + bytes(7), CRYPTO_BUFFER_EXCEEDED),
         (b"\x12" + varint((1 << 60) + 1), FRAME_ENCODING_ERROR),

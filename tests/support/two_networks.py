@@ -26,6 +26,9 @@ import pytest
 HUB = "10.77.0.1"
 RESOLVER = "10.77.0.53"
 """Another address of the hub: the resolver that both networks are told of."""
+ROUTERS = "10.77.1.1", "10.77.2.1"
+MACHINES = "10.77.1.2", "10.77.2.2"
+"""Of the left and of the right network."""
 
 _CLONE_NEWNET = 0x40000000
 _ETH_P_ALL = 0x0003

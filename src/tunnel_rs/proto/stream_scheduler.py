@@ -200,6 +200,10 @@ class StreamScheduler(QuicConnection):
     ) -> None:
         start = buf.tell()
         stream_id = buf.pull_uint_var()
+        known = self._streams.get(stream_id)
+        if known is not None and known.sender._reset_error_code is not None:
+            buf.pull_uint_var()
+            return  # said again, as our acknowledgement was lost; or our reset has crossed it
         buf.seek(start)
         unsent = self.unsent(stream_id)
         super()._handle_stop_sending_frame(context, frame_type, buf)
