@@ -174,7 +174,8 @@ async def test_a_connection_to_a_real_server_leaves_the_relay_for_a_direct_path(
             client._quic.probe(link, (host, int(port)))
             await until(lambda: not isinstance(link.engine.address, RelayAddr))
             # The one that was asked for here, or one that the two have found before.
-            assert link.address in server.bound_sockets()
+            ports = {bound.rpartition(":")[2] for bound in server.bound_sockets()}
+            assert link.address.rpartition(":")[2] in ports
             assert await sent_and_received(link, PAYLOAD) == PAYLOAD
             await answering
 

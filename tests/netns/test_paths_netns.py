@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 RECOVERS_WITHIN = 20.0
-"""Seconds in which data flows again after a change of the network; 1 to 3 where nothing else runs."""
+"""Seconds in which data flows again after a change of the network; 1 to 3 on an idle machine."""
 
 
 @pytest.fixture(scope="module")
