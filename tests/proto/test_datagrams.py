@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+from aioquic.quic.packet import QuicErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.proto.conftest import MakeNetwork
@@ -307,13 +308,17 @@ def test_longer_connection_ids_leave_nothing_stuck(flow: Flow) -> None:
     assert flow.arrived(flow.server) == [b"short"]
 
 
-def test_a_side_that_does_not_want_datagrams_gets_none(make_network: MakeNetwork) -> None:
+@pytest.mark.parametrize("frame", [b"\x31\x05\x00peer", b"\x30datagram"])
+def test_a_side_that_does_not_want_datagrams_gets_none(
+    make_network: MakeNetwork, frame: bytes
+) -> None:
     without = TransportSettings(datagrams=False)
     flow = Flow(make_network(server_settings=without))
     assert flow.room(flow.client) == flow.room(flow.server) == 0
-    datagram = forged(flow.client.engine, b"\x31\x05\x00peer")
-    flow.network.inject(SERVER, datagram)
-    assert flow.server.engine.ending is not None  # RFC 9221 section 3: a protocol violation
+    flow.network.inject(SERVER, forged(flow.client.engine, frame))
+    ending = flow.server.engine.ending
+    assert ending is not None
+    assert ending.error_code == QuicErrorCode.PROTOCOL_VIOLATION  # RFC 9221 section 3
 
 
 def test_a_datagram_without_length_is_understood(flow: Flow) -> None:
