@@ -14,8 +14,8 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing() or "a lab is possible"),
 ]
 
-RECOVERS_WITHIN = 20.0
-"""Seconds in which data flows again after a change of the network; 1 to 3 on an idle machine."""
+RECOVERS_WITHIN = 10.0
+"""Seconds in which data flows again after a change of the network."""
 
 
 @pytest.fixture(scope="module")
