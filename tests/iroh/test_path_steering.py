@@ -53,6 +53,7 @@ class Scene:
         self.moves = self.flushes = 0
         self.on_paths_changed: Callable[[], None] = lambda: None
         self.on_path_failed: Callable[[Address], None] = lambda _: None
+        self.on_peer_moved: Callable[[], None] = lambda: None
         self.steering = PathSteering(
             cast(QuicConnection, self), self.reports.append, on_path=self._moved, **options
         )
@@ -176,6 +177,18 @@ async def test_a_changed_network_forgives_at_the_next_look() -> None:
     scene.on_path_failed(FAR)
     scene.steering.network_changed()
     scene.now_has(path(0, RELAY, is_data=True), path(2, FAR))
+    assert scene.selected == [2]
+    scene.steering.stop()
+
+
+@virtual_time
+async def test_a_peer_that_has_moved_is_forgiven() -> None:
+    scene = Scene(path(0, RELAY, is_data=True), path(1, FAR))
+    scene.on_path_failed(FAR)
+    scene.now_has(path(0, RELAY, is_data=True), path(2, FAR))
+    scene.selected.clear()
+    scene.on_peer_moved()
+    scene.on_paths_changed()
     assert scene.selected == [2]
     scene.steering.stop()
 

@@ -4,9 +4,10 @@ import pytest
 from tests.support.engines import CLIENT, SERVER, ending, exchange, forged, varint
 from tests.support.multipath_runs import run_seed
 from tests.support.nat_model import RELAY, Nat, NatNetwork, traversal
-from tests.support.paths import SECOND, PathNetwork, connected, data_path
+from tests.support.paths import SECOND, PathNetwork, connected, data_path, events_of
 
 from tunnel_rs.proto.nat_traversal import MAX_CANDIDATES, AddAddress, ReachOut, RemoveAddress
+from tunnel_rs.proto.path_state import PeerMoved
 from tunnel_rs.proto.traversal import FrameType, encode
 from tunnel_rs.values import SocketAddr
 
@@ -122,6 +123,19 @@ def test_without_the_extension_nothing_is_probed() -> None:
     network.run(10)
     assert network.direct_bytes == 0
     exchange(network, 20_000)
+
+
+def test_a_side_hears_that_the_other_has_moved() -> None:
+    network = joined()
+    network.tell_candidates()
+    assert settle_direct(network, 5.0)
+    network.settle()
+    client, server = network.both()
+    for mover, peer in ((client, network.server), (server, network.client)):
+        known = len(events_of(peer, PeerMoved))
+        mover.set_candidates([SocketAddr("192.0.2.77", 1)], network.now)
+        network.run(1)
+        assert len(events_of(peer, PeerMoved)) == known + 1
 
 
 def test_addresses_come_and_go() -> None:

@@ -225,6 +225,30 @@ def test_an_address_told_in_mid_round_is_probed_at_once_and_begins_a_new_round()
     assert rounds.frames(CHANGE_GAP) == [ReachOut(2, MAPPED)]
 
 
+def test_a_server_that_tells_of_another_address_after_the_first_round_has_moved() -> None:
+    rounds = client()
+    rounds.set_own([MAPPED], 0.0)
+    rounds.address_added(AddAddress(0, PEER), 0.0)
+    assert not rounds.peer_moved
+    rounds.frames(0.0)
+    rounds.address_removed(RemoveAddress(0), 1.0)
+    assert not rounds.peer_moved
+    rounds.address_added(AddAddress(1, PEER_LAN), 1.0)
+    assert rounds.peer_moved
+
+
+def test_a_client_that_names_another_address_than_in_the_round_before_has_moved() -> None:
+    rounds = server()
+    for number in (1, 2):
+        rounds.reach_out(ReachOut(number, MAPPED), 0.0)
+        rounds.reach_out(ReachOut(number, LAN), 0.0)
+    assert not rounds.peer_moved
+    rounds.reach_out(ReachOut(3, LAN), 0.0)
+    assert not rounds.peer_moved
+    rounds.reach_out(ReachOut(4, MAPPED), 0.0)
+    assert rounds.peer_moved
+
+
 def test_an_address_taken_back_is_probed_no_more() -> None:
     rounds = client()
     rounds.address_added(AddAddress(0, PEER), 0.0)

@@ -132,6 +132,17 @@ def test_each_failure_costs_twice_as_much_up_to_a_bound() -> None:
     assert choice.retry_at(0.0) == LONGEST_PENALTY
 
 
+def test_a_failure_of_long_ago_does_not_make_the_next_one_cost_more() -> None:
+    choice = PathChoice(is_client=True)
+    for _ in range(4):
+        choice.failed(LAN, 0.0)
+    over = choice.retry_at(0.0)
+    assert over == 8 * FIRST_PENALTY
+    again = over + LONGEST_PENALTY + 1.0
+    choice.failed(LAN, again)
+    assert choice.retry_at(again) == again + FIRST_PENALTY
+
+
 def test_a_changed_network_forgives() -> None:
     choice = PathChoice(is_client=True)
     choice.failed(LAN, 0.0)

@@ -47,6 +47,7 @@ class PathSteering:
     def start(self) -> None:
         self._connection.on_paths_changed = self._steer
         self._connection.on_path_failed = self._failed
+        self._connection.on_peer_moved = self.network_changed
         self._steer()
 
     def stop(self) -> None:
@@ -57,7 +58,7 @@ class PathSteering:
             self._timer = None
 
     def network_changed(self) -> None:
-        """What failed before may work now."""
+        """Ours or the peer's: what failed before may work now."""
         self._choice.network_changed()
 
     def _failed(self, address: Address) -> None:

@@ -14,7 +14,7 @@ from tunnel_rs.net.waiters import serve_first, wait_in_line
 from tunnel_rs.proto.engine import Address, Train
 from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.multipath_frames import PathError
-from tunnel_rs.proto.path_state import PathAbandoned, PathsChanged, PathState
+from tunnel_rs.proto.path_state import PathAbandoned, PathsChanged, PathState, PeerMoved
 from tunnel_rs.proto.relay_addr import RelayAddr
 from tunnel_rs.reports import PathStatus
 from tunnel_rs.values import EndpointId
@@ -78,6 +78,8 @@ class QuicConnection:
         """Called when something of `engine.paths` is another than before."""
         self.on_path_failed: Callable[[Address], None] = lambda _: None
         """Called when the path to an address has been given up as nothing passed."""
+        self.on_peer_moved: Callable[[], None] = lambda: None
+        """Called when the peer has told of an address that is new; `on_paths_changed` follows."""
         self.handshaken: asyncio.Future[None] = self._loop.create_future()
         self.handshaken.add_done_callback(_retrieve)
 
@@ -251,11 +253,8 @@ class QuicConnection:
         elif isinstance(event, events.StopSendingReceived):
             if (stream := self._stream(event.stream_id)) is not None:
                 stream.deliver_stop(event.error_code)
-        elif isinstance(event, PathsChanged):
-            self._paths_changed = True
-        elif isinstance(event, PathAbandoned):
-            if event.code == PathError.PATH_UNSTABLE_OR_POOR:
-                self.on_path_failed(event.address)
+        elif isinstance(event, PathsChanged | PathAbandoned | PeerMoved):
+            self._handle_paths(event)
         elif isinstance(event, events.PingAcknowledged):
             if (ping := self._pings.get(event.uid)) is not None and not ping.done():
                 ping.set_result(None)
@@ -263,6 +262,15 @@ class QuicConnection:
             self._owner.add_connection_id(self, event.connection_id)
         elif isinstance(event, events.ConnectionIdRetired):
             self._owner.remove_connection_id(event.connection_id)
+
+    def _handle_paths(self, event: PathsChanged | PathAbandoned | PeerMoved) -> None:
+        if isinstance(event, PathAbandoned):
+            if event.code == PathError.PATH_UNSTABLE_OR_POOR:
+                self.on_path_failed(event.address)
+            return
+        self._paths_changed = True
+        if isinstance(event, PeerMoved):
+            self.on_peer_moved()
 
     def _stream(self, stream_id: int) -> QuicStream | None:
         """The stream of an event. None when the application is done with it, or the link has

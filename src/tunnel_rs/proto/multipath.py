@@ -29,6 +29,7 @@ from tunnel_rs.proto.nat_traversal import (
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_frames import PathFrames, violation
 from tunnel_rs.proto.path_output import OffPathAnswer
+from tunnel_rs.proto.path_state import PeerMoved
 from tunnel_rs.values import SocketAddr
 
 OPENING_TIME = 5.0
@@ -136,6 +137,13 @@ class MultipathEngine(PathFrames):
                 self._client_rounds.address_added(frame, context.time)
             else:
                 self._client_rounds.address_removed(frame, context.time)
+        self._note_move()
+
+    def _note_move(self) -> None:
+        rounds = self._client_rounds or self._server_rounds
+        if rounds is not None and rounds.peer_moved:
+            rounds.peer_moved = False
+            self._events.append(PeerMoved())
 
     def _reach_out(self, frame: ReachOut, frame_type: int, now: float) -> None:
         if self._server_rounds is None:

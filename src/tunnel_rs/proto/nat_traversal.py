@@ -215,6 +215,8 @@ class ClientRounds:
         self._started = float("-inf")
         self._changed = self._lost = False
         self._frames: list[ReachOut] = []
+        self.peer_moved = False
+        """Since a round began the server has told of another address. Its reader takes it back."""
 
     # What happens
 
@@ -233,9 +235,11 @@ class ClientRounds:
         if len(self._peers) >= MAX_CANDIDATES and frame.sequence not in self._peers:
             return
         self.address_removed(RemoveAddress(frame.sequence), now)
-        self._changed |= frame.address not in self._peers.values()
+        is_new = frame.address not in self._peers.values()
+        self._changed |= is_new
         self._peers[frame.sequence] = frame.address
         if self._number:
+            self.peer_moved |= is_new
             self._probing.add(frame.address)
 
     def address_removed(self, frame: RemoveAddress, now: float) -> None:
@@ -327,7 +331,11 @@ class ServerRounds:
         self._next_sequence = 0
         self._number = 0
         self._named: set[SocketAddr] = set()
+        self._named_before: set[SocketAddr] = set()
         self._frames: list[AddAddress | RemoveAddress] = []
+        self.peer_moved = False
+        """The client has named an address that it has not named in the round before. Its reader
+        takes it back."""
 
     # What happens
 
@@ -349,9 +357,10 @@ class ServerRounds:
             return
         if frame.number > self._number:
             self._number = frame.number
-            self._named.clear()
+            self._named_before, self._named = self._named, set()
             self._probing.clear()
         self._named.add(frame.address)
+        self.peer_moved |= bool(self._named_before) and frame.address not in self._named_before
         if len(self._named) > MAX_CANDIDATES:
             raise ProtocolError(f"more than {MAX_CANDIDATES} addresses in a round of probes")
         if self._may_probe(frame.address):

@@ -23,8 +23,9 @@ MAX_PTOS = 3
 """Probe timeouts in a row after which a path passes nothing."""
 
 FIRST_PENALTY, LONGEST_PENALTY = 5.0, 300.0
-"""Seconds that a direct address which failed in use is not used again, doubled with each failure:
-what lets small packets pass but not data would else be chosen again and again."""
+"""Seconds that a direct address which failed in use is not used again, doubled with each failure
+until it has not failed for the longest of it: what lets small packets pass but not data would
+else be chosen again and again."""
 
 MAX_FAILURES = 128
 """Addresses remembered for having failed; the oldest is forgotten."""
@@ -110,13 +111,15 @@ class PathChoice:
         if is_relayed(address):
             return  # there is no other way to fall back to
         before = self._failures.pop(address, None)
+        if before is not None and before.until + LONGEST_PENALTY < now:
+            before = None
         penalty = min(before.penalty * 2, LONGEST_PENALTY) if before else FIRST_PENALTY
         if len(self._failures) >= MAX_FAILURES:
             del self._failures[next(iter(self._failures))]
         self._failures[address] = _Failure(penalty, now + penalty)
 
     def network_changed(self) -> None:
-        """What failed before may work now."""
+        """Ours or the peer's: what failed before may work now."""
         self._failures.clear()
 
     def retry_at(self, now: float) -> float | None:

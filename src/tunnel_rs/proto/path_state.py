@@ -41,6 +41,11 @@ class PathsChanged(QuicEvent):
 
 
 @dataclass
+class PeerMoved(QuicEvent):
+    """The peer tells of an address that it has not told of before: its network may be another."""
+
+
+@dataclass
 class PathOpened(QuicEvent):
     """The peer has opened a path."""
 
