@@ -138,6 +138,22 @@ def test_a_side_hears_that_the_other_has_moved() -> None:
         assert len(events_of(peer, PeerMoved)) == known + 1
 
 
+def test_a_direct_path_is_found_to_an_address_that_only_the_clients_user_knows() -> None:
+    network = joined()
+    client, _ = network.both()
+    assert not settle_direct(network, 10.0)
+    client.set_given([network.hosts[SERVER].private])
+    assert settle_direct(network, 5.0)
+
+
+def test_addresses_given_before_the_handshake_are_probed_after_it() -> None:
+    network = NatNetwork(Nat.OPEN, Nat.OPEN)
+    network.client.engine.set_given([network.hosts[SERVER].private])  # type: ignore[attr-defined]
+    network.connect()
+    network.know_each_other()
+    assert settle_direct(network, 5.0)
+
+
 def test_addresses_come_and_go() -> None:
     network = joined()
     client, server = network.both()

@@ -249,6 +249,19 @@ def test_a_client_that_names_another_address_than_in_the_round_before_has_moved(
     assert rounds.peer_moved
 
 
+def test_an_address_given_by_the_user_is_probed_in_each_round() -> None:
+    rounds = client()
+    rounds.set_given([PEER])
+    assert rounds.frames(0.0) == []
+    assert where(rounds.probes(0.0)) == {PEER}
+    rounds.address_added(AddAddress(0, PEER_LAN), 1.0)
+    rounds.frames(1.0)
+    assert where(rounds.probes(1.0)) == {PEER, PEER_LAN}
+    rounds.address_removed(RemoveAddress(0), 2.0)
+    rounds.frames(CHECK_EVERY + 1.0)
+    assert where(rounds.probes(CHECK_EVERY + 1.0)) == {PEER}
+
+
 def test_an_address_taken_back_is_probed_no_more() -> None:
     rounds = client()
     rounds.address_added(AddAddress(0, PEER), 0.0)

@@ -237,6 +237,7 @@ class Endpoint:
             dialler = Dialler(self._quic, peer, ways, settings, self._report)
             connection = await dialler.run(timeout)
             known = dialler.names
+        connection.engine.set_given(self._settings.peer_addrs)
         self._roaming.dialled(connection, known, self._ways_to_peers)
         return connection
 

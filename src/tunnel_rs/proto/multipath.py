@@ -48,6 +48,7 @@ class MultipathEngine(PathFrames):
         self._client_rounds: ClientRounds | None = None
         self._server_rounds: ServerRounds | None = None
         self._own_candidates: tuple[SocketAddr, ...] = ()
+        self._given: tuple[SocketAddr, ...] = ()
         self._told: set[int] = set()
         self._round = 0
         self._to_open: dict[Address, float] = {}
@@ -73,6 +74,13 @@ class MultipathEngine(PathFrames):
         rounds = self._client_rounds or self._server_rounds
         if rounds is not None:
             rounds.set_own(self._own_candidates, now)
+
+    def set_given(self, addresses: Iterable[SocketAddr]) -> None:
+        """A client's user names addresses of the server: they are probed beside those that it
+        tells of itself."""
+        self._given = tuple(addresses)
+        if self._client_rounds is not None:
+            self._client_rounds.set_given(self._given)
 
     def network_changed(self, now: float) -> None:
         """Our network is another than before, or we have slept: ask on all paths, and begin a
@@ -112,6 +120,7 @@ class MultipathEngine(PathFrames):
             self._client_rounds = ClientRounds(
                 known.random_bytes, known.budget, self._now, reaches=known.reaches
             )
+            self._client_rounds.set_given(self._given)
         else:
             self._server_rounds = ServerRounds(
                 known.random_bytes,

@@ -210,6 +210,7 @@ class ClientRounds:
         self._probing = _Probing(random_bytes, shared, now)
         self._own: tuple[SocketAddr, ...] = ()
         self._peers: dict[int, SocketAddr] = {}
+        self._given: tuple[SocketAddr, ...] = ()
         self._direct_rtt: float | None = None
         self._number = 0
         self._started = float("-inf")
@@ -226,6 +227,13 @@ class ClientRounds:
         if own != self._own:
             self._changed |= bool(set(own) - set(self._own))
             self._own = own
+
+    def set_given(self, addresses: Iterable[SocketAddr]) -> None:
+        """Where the server is too by the word of our user; it may not know that itself (a port
+        forwarded by hand). Those beyond the limit are ignored."""
+        given = tuple(dict.fromkeys(filter(self._reaches, addresses)))[:MAX_CANDIDATES]
+        self._changed |= bool(set(given) - set(self._given))
+        self._given = given
 
     def address_added(self, frame: AddAddress, now: float) -> None:
         """The server may be there. Addresses that must not be probed are ignored, and so are those
@@ -292,13 +300,13 @@ class ClientRounds:
         self._number += 1
         self._started, self._changed, self._lost = now, False, False
         self._probing.clear()
-        for address in self._peers.values():
+        for address in (*self._given, *self._peers.values()):
             self._probing.add(address)
         # Of a round that has not left yet nothing needs to be said any more.
         self._frames = [ReachOut(self._number, address) for address in self._own]
 
     def _round_at(self) -> float | None:
-        if not self._own and not self._peers:
+        if not (self._own or self._peers or self._given):
             return None
         if self._changed:
             return self._started + CHANGE_GAP
