@@ -1,7 +1,16 @@
 """Paths opened, preferred and abandoned, and the ids and limits that this needs."""
 
 import pytest
-from tests.support.engines import CLIENT, PAIRS, SERVER, exchange, forged, varint
+from tests.support.engines import (
+    CLIENT,
+    PAIRS,
+    SERVER,
+    exchange,
+    forged,
+    open_stream,
+    payload,
+    varint,
+)
 from tests.support.paths import (
     FIRST,
     SECOND,
@@ -146,6 +155,34 @@ def test_data_goes_where_it_is_wanted(network: PathNetwork) -> None:
     network.settle()
     assert data_path(client, network.now) == data_path(server, network.now) == 0
     exchange(network, 100_000)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.25], ids=["as it dies", "while it is silent"])
+def test_what_is_in_flight_on_a_path_that_is_left_arrives_by_the_other(
+    network: PathNetwork, silence: float
+) -> None:
+    """The path stays open, for it may be better again: what was sent there is not waited for."""
+    client, _ = network.both()
+    second = network.open(SECOND)
+    for link in network.links.values():
+        link.delay(0.030)
+    client.select_path(second)
+    network.settle()
+    exchange(network, 50_000)
+    streams = [open_stream(network.client) for _ in range(12)]
+    for stream in streams:  # packets of their own
+        client.write(stream, payload(800, stream), True)
+        network.run(0.001)
+    network.links[SECOND].cut()
+    network._queue.clear()
+    network.run(silence)
+    client.select_path(0)
+    began = network.now
+    server = network.server
+    assert server is not None
+    network.run(20, lambda: server.ended.issuperset(streams))
+    assert network.now - began < 0.5
+    assert path_of(client, second, network.now) is not None
 
 
 def test_a_path_that_is_wanted_before_it_is_valid_is_used_then(network: PathNetwork) -> None:

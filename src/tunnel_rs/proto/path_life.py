@@ -249,9 +249,12 @@ class PathLife(PathOutput):
             return
         self._no_path_at = None
         best = min(valid, key=self._preference)
-        if best is self._data_path:
+        left = self._data_path
+        if best is left:
             return
         self._data_path = best
+        if left.is_open and left.probes:
+            self._on_path(left, partial(self._hand_over, now))
         self._silent_since = None
         self._path_is_down = False
         best.probing_since = None
@@ -261,6 +264,14 @@ class PathLife(PathOutput):
         self._data_path_changed = True
         self._events.append(DataPathChanged(best.id, best.address))
         self._paths_changed()
+
+    def _hand_over(self, now: float) -> None:
+        """What the silent path that is current has in flight is not waited for: it goes to the data
+        path. Whether it answers again is asked on."""
+        assert self._path.recovery is not None
+        self._path.recovery.hand_over(now)
+        if not self._path.pings:
+            self._path.pings.append(0)
 
     def _restore(self) -> None:
         """Make the data path current again, unless a packet is being read on another."""

@@ -145,6 +145,8 @@ class PathTimers(PathLife):
 
     def _on_loss_timer(self, now: float) -> None:
         self._recovery.on_loss_detection_timeout(now=now)
+        if self._recovery.probe_count:
+            self._hand_over(now)
 
     def _watch(self, path: Path, now: float) -> None:
         """Keep `path` alive, or give it up."""

@@ -105,6 +105,10 @@ class Recovery(QuicPacketRecovery):
     def give_up(self, now: float) -> None:
         """Nothing is in flight any more: all goes back to be sent again, on another path."""
         self._pto_count = 0
+        self.hand_over(now)
+
+    def hand_over(self, now: float) -> None:
+        """As `give_up`, on a path that is kept and asked on."""
         for space in self.spaces:
             packets = list(space.sent_packets.values())
             self._on_packets_lost(congestion_event=False, now=now, packets=packets, space=space)
