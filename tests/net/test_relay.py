@@ -24,6 +24,7 @@ from tunnel_rs.net.relay import RelayDown, RelayPeerGone, RelayProblem
 from tunnel_rs.net.relay_websocket import RelayClientSettings
 from tunnel_rs.proto.relay_access import SharedToken
 from tunnel_rs.proto.relay_addr import RelayAddr, RelayUrl
+from tunnel_rs.proto.relay_client import DIAL_TIMEOUT
 from tunnel_rs.values import Secret, SocketAddr
 
 V1_ONLY = RelayClientSettings(offer="iroh-relay-v1")
@@ -92,6 +93,24 @@ async def test_a_client_comes_back_after_the_relay_restarted() -> None:
                 client.retry_now()
                 await states.up()
                 assert client.is_up
+
+
+async def test_a_dial_that_was_begun_in_another_network_is_not_waited_for() -> None:
+    dialled: asyncio.Queue[None] = asyncio.Queue()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.put_nowait(None)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with relay_client(RelayUrl.parse(f"http://127.0.0.1:{port}"), 1) as (client, _):
+            await dialled.get()
+            async with asyncio.timeout(DIAL_TIMEOUT / 2):
+                for _ in range(3):
+                    client.retry_now()
+                    await dialled.get()
 
 
 async def test_a_connection_that_is_up_is_asked_when_the_network_changes() -> None:

@@ -131,6 +131,7 @@ class RelayClient:
         self._addresses: dict[EndpointId, RelayAddr] = {}
         self._batch_open = False
         self._retry_now = asyncio.Event()
+        self._dial_limit: asyncio.Timeout | None = None
         self._up = asyncio.Event()
         self.problem = "not connected yet"
         """Why it cannot be used now; empty when it can."""
@@ -157,12 +158,15 @@ class RelayClient:
         await self._up.wait()
 
     def retry_now(self) -> None:
-        """Something changed (a network came up): dial without waiting for the backoff, or see at
-        once whether the connection there is still works."""
-        self._retry_now.set()
+        """Something changed (a network came up): dial without waiting for the backoff or for what
+        was begun in another network, or see at once whether the connection there is still works."""
         if self._connection is not None and self._timer is not None:
             self._connection.ask(self._loop.time())
             self._timer.run()
+            return
+        self._retry_now.set()
+        if self._dial_limit is not None and not self._dial_limit.expired():
+            self._dial_limit.reschedule(self._loop.time())
 
     def send(self, destination: EndpointId, segment_size: int, data: memoryview) -> bool:
         """Queue datagrams, `segment_size` bytes each but the last. Never waits.
@@ -217,7 +221,6 @@ class RelayClient:
             await self._pause(delay)
 
     async def _pause(self, delay: float) -> None:
-        self._retry_now.clear()
         try:
             async with asyncio.timeout(delay):
                 await self._retry_now.wait()
@@ -227,16 +230,20 @@ class RelayClient:
     async def _one_connection(self) -> tuple[Failed, bool]:
         """From dialling to the end: why it ended, and whether the relay had let us in."""
         websocket: RelayWebSocket | None = None
+        self._retry_now.clear()
         try:
             try:
-                async with asyncio.timeout(DIAL_TIMEOUT):
+                async with asyncio.timeout(DIAL_TIMEOUT) as self._dial_limit:
                     websocket = await dial(self._relay, self._session, self._settings)
                     connection = self._converse_on(websocket)
                     await self._authenticate(websocket, connection)
             except Ended as ended:
                 return ended.failure, False
             except (aiohttp.ClientError, TunnelError, OSError, ValueError) as error:
-                return Failed(why(error)), False
+                is_other_network = self._retry_now.is_set() and isinstance(error, TimeoutError)
+                return Failed("the network changed" if is_other_network else why(error)), False
+            finally:
+                self._dial_limit = None
             return await self._serve(websocket, connection), True
         finally:
             self._up.clear()
