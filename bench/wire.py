@@ -3,10 +3,12 @@ request loss and reordering. Both directions are alike.
 
     python bench/wire.py SERVER_PORT [--rate 200e6] [--delay 0.01] [--queue 500000] [--mtu 1472]
                          [--loss 0.01] [--late-share 0.005] [--late 0.003] [--seed 4]
+                         [--server 127.0.0.1] [--near 127.0.0.1] [--far 127.0.0.1]
 
-Prints `port N`, where a client reaches the server at 127.0.0.1:SERVER_PORT; on SIGTERM prints
-`carried {...}`. Counted are UDP payloads; what is larger than the MTU vanishes, as with "don't
-fragment" set. One client at a time: the last that sent.
+Prints `port N`, where a client reaches the server at SERVER:SERVER_PORT; NEAR and FAR are our own
+addresses towards client and server. On SIGTERM prints `carried {...}`. Counted are UDP payloads;
+what is larger than the MTU vanishes, as with "don't fragment" set. One client at a time: the last
+that sent.
 """
 
 import argparse
@@ -25,6 +27,7 @@ BUFFER = 4 << 20
 READS = 64
 """Datagrams read from one socket before others get their turn."""
 LONGEST_WAIT = 0.2
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,17 @@ class Direction:
 class Wire:
     """Two directions between two sockets."""
 
-    def __init__(self, server_port: int, conditions: Conditions) -> None:
-        self._near, self._far = _socket(), _socket()
-        self._far.connect(("127.0.0.1", server_port))
+    def __init__(
+        self,
+        server_port: int,
+        conditions: Conditions,
+        *,
+        server: str = LOOPBACK,
+        near: str = LOOPBACK,
+        far: str = LOOPBACK,
+    ) -> None:
+        self._near, self._far = _socket(near), _socket(far)
+        self._far.connect((server, server_port))
         self._client: tuple[str, int] | None = None
         chance = random.Random(conditions.seed)
         self.there, self.back = Direction(conditions, chance), Direction(conditions, chance)
@@ -143,11 +154,11 @@ class Wire:
             pass  # the side has gone, or does not read: lost like on any path
 
 
-def _socket() -> socket.socket:
+def _socket(host: str) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-    sock.bind(("127.0.0.1", 0))
+    sock.bind((host, 0))
     sock.setblocking(False)
     return sock
 
@@ -157,8 +168,12 @@ def main() -> None:
     parser.add_argument("server_port", type=int)
     for name, default in asdict(Conditions()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    places = ("server", "near", "far")
+    for name in places:
+        parser.add_argument(f"--{name}", default=LOOPBACK)
     given = vars(parser.parse_args())
-    wire = Wire(given.pop("server_port"), Conditions(**given))
+    hosts = {name: given.pop(name) for name in places}
+    wire = Wire(given.pop("server_port"), Conditions(**given), **hosts)
 
     def tell(_: int, __: FrameType | None) -> None:
         counts = {"there": asdict(wire.there.counts), "back": asdict(wire.back.counts)}

@@ -1,24 +1,28 @@
-"""Print how `tunnel-rs` reaches its peer for every pair of NATs, and how long it is without a path
-when networks change.
+"""Print how `tunnel-rs` reaches its peer for every pair of NATs, how long it is without a path when
+networks change, and what it makes of bad links.
 
-Run it as root from the top of the repository: `make pathmatrix`. It takes some 20 minutes.
+Run it as root from the top of the repository: `make pathmatrix`. It takes some 35 minutes; with
+names of tables (`ARGS="links outages"`) it prints those only.
 """
 
-import signal
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tests.netns import path_changes as changes
+from tests.netns import path_links
+from tests.netns.path_changes import Step
 from tests.netns.path_lab import Nat, PathLab, Reached, missing, path_lab
+from tests.netns.path_links import Crossed
+from tests.support.link_quality import QUALITIES
+from tools import path_stops
 
 KINDS = (Nat.OPEN, Nat.FULL_CONE, Nat.RESTRICTED, Nat.SYMMETRIC)
 NAMES = {Nat.FULL_CONE: "endpoint-independent"}
 WITHIN = 15.0
 """Seconds in which a path that is possible must be direct."""
-
-LONG_OUTAGE, LONG_SLEEP = 60.0, 600.0
 
 
 def name(kind: Nat) -> str:
@@ -60,53 +64,61 @@ def matrix(lab: PathLab) -> bool:
             cells.append(text)
             all_good &= good
         print(f"| **{name(mine)}** | " + " | ".join(cells) + " |", flush=True)
-    print()
     return all_good
 
 
-def changes(lab: PathLab) -> bool:
-    """One forwarded connection through everything that happens to networks."""
-    for side in "AB":
-        lab.lab.set_nat(side, Nat.RESTRICTED)
-    print("| what happens | forwarded bytes are back after | then |\n|---|---|---|", flush=True)
-    with lab.session() as session:
-        session.direct(WITHIN)
-
-        def row(what: str) -> None:
-            took = session.echo_within(30.0)
-            way = "direct" if session.direct(WITHIN) else "relay"
-            print(f"| {what} | {took:.2f} s | {way} |", flush=True)
-
-        for side, who in (("A", "client"), ("B", "server")):
-            lab.lab.set_nat(side, Nat.NO_UDP)
-            row(f"UDP blocked at the {who}")
-            lab.lab.set_nat(side, Nat.RESTRICTED)
-            row(f"UDP let through again at the {who}")
-            lab.move(side)
-            row(f"the {who} has another address")
-            lab.lab.run(f"nat{side}", "ip link set wan down")
-            time.sleep(LONG_OUTAGE)
-            lab.lab.run(f"nat{side}", "ip link set wan up")
-            row(f"no network at the {who} for {LONG_OUTAGE:g} s")
-        for seconds in (60.0, 240.0):
-            session.client.process.send_signal(signal.SIGSTOP)
-            time.sleep(seconds)
-            session.client.process.send_signal(signal.SIGCONT)
-            row(f"the client stopped for {seconds:g} s")
-    return sleep(lab)
+def show(steps: Iterable[Step | Crossed]) -> bool:
+    """One row a step. Whether all is as it must be."""
+    all_good = True
+    for step in steps:
+        print(step.row, flush=True)
+        if not step.is_good:
+            all_good = False
+            print(step.problem, file=sys.stderr)
+    return all_good
 
 
-def sleep(lab: PathLab) -> bool:
-    """Longer than the idle timeout, so that the link is lost: how soon there is another."""
-    with lab.session() as session:
-        session.client.process.send_signal(signal.SIGSTOP)
-        time.sleep(LONG_SLEEP)
-        session.client.process.send_signal(signal.SIGCONT)
-        began = time.monotonic()
-        up = session.client.next("tunnel_up", 30.0)
-        took = "never" if up is None else f"{up[0] - began:.2f} s"
-        print(f"| the client stopped for {LONG_SLEEP:g} s | {took} | a new link |\n", flush=True)
-        return up is not None
+def uplinks() -> bool:
+    with path_lab(ipv6=True) as lab:
+        print(changes.HEADING, flush=True)
+        combinations = [(side, other) for side in "AB" for other in ("46", "4", "6")]
+        return all([show(changes.tour(lab, side, other)) for side, other in combinations])
+
+
+def networks() -> bool:
+    """What else happens to networks."""
+    with path_lab() as lab:
+        print(changes.HEADING, flush=True)
+        good = show(changes.moves(lab))
+        for sides in changes.BLOCKED:
+            good &= show(changes.udp_comes_and_goes(lab, sides))
+            good &= show(changes.udp_comes_and_goes(lab, sides, from_start=False))
+        good &= show(changes.relay_restarts(lab, "--relay-only", away=12.0))
+        return show(changes.relay_restarts(lab, away=12.0)) and good
+
+
+def links() -> bool:
+    with path_lab() as lab:
+        print(path_links.HEADING, flush=True)
+        return show(path_links.cross(lab, quality) for quality in QUALITIES)
+
+
+def nats() -> bool:
+    with path_lab() as lab:
+        return matrix(lab)
+
+
+def outages() -> bool:
+    return path_stops.stops(path_stops.OUTAGES, lambda text: print(text, flush=True))
+
+
+TABLES = {
+    "nats": nats,
+    "uplinks": uplinks,
+    "networks": networks,
+    "links": links,
+    "outages": outages,
+}
 
 
 def main() -> int:
@@ -114,11 +126,15 @@ def main() -> int:
     if why:
         print(f"no lab here: {why}", file=sys.stderr)
         return 1
-    with path_lab() as lab:
-        good = matrix(lab)
-        if "--no-changes" not in sys.argv:
-            good &= changes(lab)
-    return 0 if good else 1
+    wanted = sys.argv[1:] or list(TABLES)
+    if unknown := set(wanted) - set(TABLES):
+        print(f"no table {', '.join(unknown)}; there are {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    all_good = True
+    for name in wanted:
+        all_good &= TABLES[name]()
+        print(flush=True)
+    return 0 if all_good else 1
 
 
 if __name__ == "__main__":

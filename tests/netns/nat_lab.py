@@ -86,6 +86,7 @@ class NatLab:
         self._prefix = prefix
         self._directory = directory
         self._kinds = {"A": Nat.OPEN, "B": Nat.OPEN}
+        self._ports: dict[str, str] = {}
         self._count = 0
         self.processes = ExitStack()
 
@@ -248,6 +249,8 @@ class NatLab:
         if kind is Nat.OPEN:
             return
         mapping = "masquerade fully-random" if kind is Nat.SYMMETRIC else "masquerade"
+        if kind is Nat.RESTRICTED and side in self._ports:
+            mapping = f"meta l4proto {{ tcp, udp }} masquerade to :{self._ports[side]}"
         forward = f'iifname "wan" meta l4proto udp dnat to 10.81.{number}.2'
         rules = f"""
         table ip nat {{
@@ -270,11 +273,18 @@ class NatLab:
         }}
         table ip6 fw6 {{
           chain c_fwd {{ type filter hook forward priority 0; policy drop;
+            {"meta l4proto udp drop" if kind is Nat.NO_UDP else ""}
             iifname "lan" accept
             ct state established,related accept
           }}
         }}"""
         self._in(f"nat{side}", "nft -f -", rules)
+
+    def use_ports(self, side: str, first: int) -> None:
+        """From now on a port-restricted router maps to 1000 ports from this one on. Else it keeps
+        the host's, where it can."""
+        self._ports[side] = f"{first}-{first + 999}"
+        self.set_nat(side, self._kinds[side])
 
     def machine(self, side: str) -> str:
         """Where a program of that side runs: the router itself has the public address."""

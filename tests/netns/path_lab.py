@@ -11,6 +11,7 @@ import queue
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,16 @@ from tunnel_rs.proto.tokens import generate_token
 from tunnel_rs.values import Secret
 
 RELAY_IP, RELAY_NAME = "198.51.100.10", "relay.lab"
+RELAY_IP6 = "2001:db8::10"
 RELAY_URL = f"https://{RELAY_NAME}/"
+
+DIRECT, DIRECT_4, DIRECT_6, RELAYED = (
+    r"(direct )?[0-9\[]",
+    r"(direct )?\d",
+    r"(direct )?\[",
+    r"(relay )?https?:",
+)
+"""What ways look like as programs tell them."""
 
 _IROH = (sys.executable, "-m", "tests.netns.iroh_scene")
 
@@ -109,14 +119,16 @@ class PathLab:
     lab: NatLab
     directory: Path
     stack: ExitStack
+    ipv6: bool = False
     options: tuple[str, ...] = field(default=())
     endpoint_id: str = ""
     _last: dict[str, int] = field(default_factory=dict)
+    relay: Events = field(init=False)
 
     def prepare(self) -> None:
         for name in ("hostA", "hostB", "natA", "natB", "pub"):
             self._name_relay(name)
-        self.start_relay()
+        self.relay = self.start_relay()
         seed = os.urandom(32)
         key, token = self.directory / "server.key", self.directory / "token.txt"
         key.write_text(base64.b64encode(seed).decode())
@@ -133,7 +145,10 @@ class PathLab:
         settings = Path("/etc/netns", self.lab.namespace(name))
         settings.mkdir(parents=True, exist_ok=True)
         self.stack.callback(shutil.rmtree, settings)
-        (settings / "hosts").write_text(f"127.0.0.1 localhost\n{RELAY_IP} {RELAY_NAME}\n")
+        relay = f"{RELAY_IP} {RELAY_NAME}\n"
+        if self.ipv6:
+            relay += f"{RELAY_IP6} {RELAY_NAME}\n"
+        (settings / "hosts").write_text(f"127.0.0.1 localhost\n{relay}")
         (settings / "resolv.conf").write_text("")
 
     def start_relay(self) -> Events:
@@ -144,7 +159,7 @@ class PathLab:
         file.write_text(
             f'http_bind_addr = "{RELAY_IP}:80"\nenable_metrics = true\n'
             f'metrics_bind_addr = "{RELAY_IP}:9090"\nenable_quic_addr_discovery = true\n'
-            f'[tls]\nhttps_bind_addr = "{RELAY_IP}:443"\ncert_mode = "Manual"\n'
+            f'[tls]\nhttps_bind_addr = "[::]:443"\ncert_mode = "Manual"\n'
             f'manual_cert_path = "{chain}"\n'
             f'manual_key_path = "{self.directory / RELAY_NAME}.key"\n'
         )
@@ -229,8 +244,8 @@ class PathLab:
         return namespace.call(lambda: socket.create_connection(("127.0.0.1", 7001), timeout=45))
 
     def move(self, side: str) -> None:
-        """Give the host of a side another address in its network, as a change of the access point
-        does."""
+        """Give the host of a side another address, behind a router that knows nothing of the one
+        before: what a change of the access point does."""
         host, number = f"host{side}", "AB".index(side) + 1
         self._last[side] = last = self._last.get(side, 2) + 1
         for command in (
@@ -239,6 +254,26 @@ class PathLab:
             f"route add default via 10.81.{number}.1",
         ):
             self.lab.run(host, f"ip {command}")
+        self.lab.use_ports(side, 20_000 + 1000 * (last % 40))
+        Namespace(self.lab.namespace(f"nat{side}")).call(_forget_connections)
+
+    def uplink(self, side: str, versions: str) -> None:
+        """Let the host of a side have addresses of these versions of IP, `4`, `6` or `46`, and no
+        others; those it has already stay as they are."""
+        number = "AB".index(side) + 1
+        for version, address, router in (
+            ("4", f"10.81.{number}.2/24", f"10.81.{number}.1"),
+            ("6", f"2001:db8:{number}::2/64 nodad", f"2001:db8:{number}::1"),
+        ):
+            shown = f"ip -{version} addr show dev eth0 scope global"
+            has = bool(self.lab.run(f"host{side}", shown).strip())
+            if has and version not in versions:
+                self.lab.run(f"host{side}", f"ip -{version} route del default")
+                self.lab.run(f"host{side}", f"ip -{version} addr flush dev eth0 scope global")
+            elif not has and version in versions:
+                host, _, flag = address.partition(" ")
+                self.lab.run(f"host{side}", f"ip addr add {host} dev eth0 {flag}".strip())
+                self.lab.run(f"host{side}", f"ip -{version} route add default via {router}")
 
     @staticmethod
     def wait(seconds: float) -> None:
@@ -246,9 +281,11 @@ class PathLab:
         time.sleep(seconds)
 
     @contextmanager
-    def session(self, *client: str, within: float = 45.0) -> Iterator["Session"]:
+    def session(
+        self, *client: str, within: float = 45.0, server_options: Sequence[str] = ()
+    ) -> Iterator["Session"]:
         """A server, a client that is up, and a connection through both."""
-        server = self.server()
+        server = self.server(*server_options)
         running = self.client(*client)
         try:
             up = running.next("tunnel_up", within)
@@ -291,15 +328,24 @@ class Session:
         return str(([self.up, *self._changes])[-1][1]["way"])
 
     @property
+    def ways(self) -> list[str]:
+        """All ways that data has taken since the tunnel was up first, without that one."""
+        return [str(event["way"]) for _, event in self._changes]
+
+    @property
     def _changes(self) -> list[tuple[float, dict[str, Any]]]:
         return [each for each in self.client.seen if each[1]["event"] == "path_changed"]
 
     def direct(self, within: float) -> float | None:
         """When data went directly for good, now or within some seconds; None when it does not."""
+        return self.goes(DIRECT, within)
+
+    def goes(self, pattern: str, within: float) -> float | None:
+        """When the client began to use a way that matches for good, as for `direct`."""
         until = time.monotonic() + within
         while True:
             at, event = ([self.up, *self._changes])[-1]
-            if "://" not in event["way"]:
+            if re.match(pattern, event["way"]):
                 return at
             left = until - time.monotonic()
             if left <= 0 or self.client.next("path_changed", left) is None:
@@ -317,6 +363,17 @@ class Session:
         return f"client\n{self.client.text}\nserver\n{self.server.text}"
 
 
+def _forget_connections() -> None:
+    """Empty the kernel's table of connections of this namespace (ctnetlink: a deletion that names
+    none is of all). With what it knew of the old address, a router gives the new one other ports
+    towards each destination, as a symmetric NAT does."""
+    delete, request_and_answer = 0x0102, 0x0005
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as sock:
+        sock.send(struct.pack("=IHHII4x", 20, delete, request_and_answer, 1, 0))
+        _, kind, _, _, _, error = struct.unpack_from("=IHHIIi", sock.recv(1024))
+        assert (kind, error) == (2, 0), f"the router's connections stay: error {error}"
+
+
 def echoes(sock: socket.socket, size: int = 100_000) -> int:
     """Send bytes and have them back; 1 when they are the same."""
     blob = os.urandom(size)
@@ -330,13 +387,14 @@ def echoes(sock: socket.socket, size: int = 100_000) -> int:
 
 
 @contextmanager
-def path_lab() -> Iterator[PathLab]:
-    """The lab with its relay; gone afterwards."""
+def path_lab(*, ipv6: bool = False) -> Iterator[PathLab]:
+    """The lab with its relay; gone afterwards. With `ipv6` the relay's name stands for an address
+    of IPv6 too, and hosts get some by `PathLab.uplink`."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
         lab = NatLab(f"path{os.getpid() % 100_000}", directory)
         stack.callback(lab.tear_down)
         lab.build()
-        made = PathLab(lab, directory, stack)
+        made = PathLab(lab, directory, stack, ipv6)
         made.prepare()
         yield made

@@ -285,7 +285,7 @@ def test_an_idle_connection_ends_when_the_peer_is_gone(make_network: MakeNetwork
     start = network.now
     network.run(100, lambda: client.engine.is_terminated and server.engine.is_terminated)
     assert 25 < network.now - start < 50
-    assert ending(client) == ending(server) == (1, "Idle timeout")
+    assert ending(client) == ending(server) == (1, "nothing was heard for the idle timeout")
     assert client.engine.get_timer() is None
     client.engine.handle_timer(network.now + 1)
     assert client.engine.trains(network.now + 1) == []

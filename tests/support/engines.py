@@ -1,6 +1,7 @@
 """Two QUIC engines joined in memory on a virtual clock, with seeded loss, delay and reordering."""
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -44,6 +45,22 @@ class Wire:
     jitter: float = 0.0
     cut: bool = False
     duplicates: float = 0.0
+    rate: float = math.inf
+    """Bytes a second. What is faster waits in the queue."""
+    queue: int = 0
+    """Bytes that may wait; more are lost."""
+    free_at: float = -math.inf
+    """When all that has been sent so far is on its way."""
+
+    def queued(self, size: int, now: float) -> float | None:
+        """Seconds that `size` more bytes take to leave; None when the queue has no room."""
+        if self.rate == math.inf:
+            return 0.0
+        waits = max(0.0, self.free_at - now)
+        if waits * self.rate > self.queue:
+            return None
+        self.free_at = now + waits + size / self.rate
+        return self.free_at - now
 
 
 @dataclass

@@ -94,6 +94,8 @@ class NatNetwork(PathNetwork):
             SERVER: _host("10.2.2.2", "203.0.113.2", "192.0.2.2", server_nat),
         }
         self.direct = Wire(delay=0.005)
+        self.direct_back = self.direct
+        """The way to the client; the same wire, unless it is set to another."""
         self.direct_bytes = 0
         options.setdefault("client_traversal", traversal(1))
         options.setdefault("server_traversal", traversal(2))
@@ -110,7 +112,7 @@ class NatNetwork(PathNetwork):
         source = sender.leave(address)
         if self.hosts[to].takes(address, source):
             self.direct_bytes += len(datagram)
-            self.travel(self.direct, to, datagram, source)
+            self.travel(self.direct if to == SERVER else self.direct_back, to, datagram, source)
 
     def know_each_other(self) -> None:
         """The applications have told who the other is."""

@@ -64,8 +64,11 @@ class PathNetwork(Network):
     def travel(self, wire: Wire, to: str, datagram: bytes, origin: Hashable) -> None:
         if wire.cut or len(datagram) > self.mtu or self.random.random() < wire.loss:
             return
+        leaves_in = wire.queued(len(datagram), self.now)
+        if leaves_in is None:
+            return
         for _ in range(2 if self.random.random() < wire.duplicates else 1):
-            due = self.now + wire.delay + self.random.random() * wire.jitter
+            due = self.now + leaves_in + wire.delay + self.random.random() * wire.jitter
             self._count += 1
             heapq.heappush(self._queue, (due, self._count, to, datagram, origin))
 

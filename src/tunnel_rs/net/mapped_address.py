@@ -23,8 +23,8 @@ ANSWER_TIMEOUT = 2.5
 STUN_AGAIN = 25.0
 """Seconds between questions to a STUN server; NATs forget silent mappings after 30 and more."""
 
-ASK_AGAIN = 60.0
-"""Seconds until all are asked again when nobody has answered."""
+ASK_AGAIN = 25.0
+"""Seconds until all are asked again when nobody has answered: UDP may be let through by now."""
 
 MAX_SERVERS = 4
 """Asked of each kind."""

@@ -607,6 +607,8 @@ class Engine(PathMoves):
             return
         super().handle_timer(now)
         self.timed_out = self.is_terminated
+        if self.timed_out and self._close_event is not None:
+            self._close_event.reason_phrase = "nothing was heard for the idle timeout"
         if self._mtu.timed_out(self._recovery.probe_count, now):
             self._use_datagram_size()
         if self._keep_alive_at is not None and now >= self._keep_alive_at:
