@@ -607,7 +607,7 @@ class Engine(PathMoves):
         """What aioquic's `get_timer` tells when there is one packet number space and the address
         is validated. It is asked after each batch of packets."""
         timer: float = self._close_at
-        self._loss_at = self._recovery.data_timer(self._space)
+        self._loss_at = self._recovery.data_timer(self._space)  # type: ignore[assignment]
         for at in (self._space.ack_at, self._loss_at, self._pacing_at):
             if at is not None and at < timer:
                 timer = at
