@@ -606,8 +606,9 @@ class Engine(PathMoves):
     def _established_timer(self) -> float:
         """What aioquic's `get_timer` tells when there is one packet number space and the address
         is validated. It is asked after each batch of packets."""
-        timer: float = self._close_at
-        self._loss_at = self._recovery.data_timer(self._space)  # type: ignore[assignment]
+        timer = self._close_at
+        assert timer is not None, "there is an idle timeout from the first packet on"
+        self._loss_at = self._recovery.data_timer(self._space)
         for at in (self._space.ack_at, self._loss_at, self._pacing_at):
             if at is not None and at < timer:
                 timer = at
