@@ -621,6 +621,11 @@ class Engine(PathMoves):
             return None
         return self._silent_since + self._silence_timeout
 
+    def _note_time_out(self) -> None:
+        self.timed_out = self.is_terminated
+        if self.timed_out and self.ending is not None:
+            self.ending.reason_phrase = "nothing was heard for the idle timeout"
+
     def handle_timer(self, now: float) -> None:
         """Let time pass; `trains` and `next_event` may have something afterwards."""
         if self.is_terminated:
@@ -634,9 +639,7 @@ class Engine(PathMoves):
             self._terminate(QuicErrorCode.NO_ERROR, f"no answer for {silence:.0f} s")
             return
         super().handle_timer(now)
-        self.timed_out = self.is_terminated
-        if self.timed_out and self._close_event is not None:
-            self._close_event.reason_phrase = "nothing was heard for the idle timeout"
+        self._note_time_out()
         if self._mtu.timed_out(self._recovery.probe_count, now):
             self._use_datagram_size()
         if self._keep_alive_at is not None and now >= self._keep_alive_at:
