@@ -50,7 +50,7 @@ natmatrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which
 vpnlab: $(VENV)/development.stamp ## the VPN with ten clients, and without network for a minute (needs root)
 	VPN_CLIENTS=10 VPN_OUTAGE=60 $(BIN)/python -m pytest tests/netns -k vpn $(ARGS)
 
-pathmatrix: $(VENV)/development.stamp ## how tunnel-rs gets direct paths through which NATs (needs root)
+pathmatrix: $(VENV)/development.stamp ## paths of tunnel-rs: NATs, changing networks, bad links, outages (needs root)
 	$(BIN)/python tools/path_matrix.py $(ARGS)
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth

@@ -286,6 +286,10 @@ class NatLab:
         self._ports[side] = f"{first}-{first + 999}"
         self.set_nat(side, self._kinds[side])
 
+    def keep_ports(self) -> None:
+        """End `use_ports`, with the next `set_nat` of each side."""
+        self._ports.clear()
+
     def machine(self, side: str) -> str:
         """Where a program of that side runs: the router itself has the public address."""
         return f"nat{side}" if self._kinds[side] is Nat.OPEN else f"host{side}"

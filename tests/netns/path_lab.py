@@ -293,6 +293,7 @@ class PathLab:
             with self.connect() as sock:
                 yield Session(running, server, sock, up)
         finally:
+            self.lab.keep_ports()
             running.end()
             server.end()
 
