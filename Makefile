@@ -77,11 +77,9 @@ images: ## build the container images and try them (needs docker or podman, and 
 deploy: $(VENV)/development.stamp ## check chart, manifests and workflows with tools that go fetches
 	tools/check_deploy.sh
 
-audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in the repository
+audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in files and history
 	$(PIP) install pip-audit detect-secrets
-	$(BIN)/pip-audit --require-hashes --disable-pip --strict --requirement constraints.txt
-	git ls-files -z | grep -zvE '^(tests|bench)/' | xargs -0 $(BIN)/detect-secrets-hook \
-	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
+	tools/audit.sh
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv
