@@ -184,6 +184,16 @@ def test_much_unsent_leaves_bytearrays_and_holds_nothing_once_it_is_acknowledged
     assert not held._blocks
 
 
+def test_a_connection_that_is_over_gives_back_the_bytes_it_holds(network: Network) -> None:
+    client, server = both(network)
+    stream = open_stream(client)
+    client.engine.write(stream, bytes(3_000_000), False)
+    held = [each.sender for each in client.engine._streams.values()]
+    assert [len(sender._buffer) for sender in held] == [3_000_000]
+    client.engine.release()
+    assert [len(sender._buffer) for sender in held] == [0]
+
+
 # Resetting and stopping
 
 

@@ -13,8 +13,8 @@ from tunnel_rs.values import Buffer
 BLOCK = 256 * 1024
 """Bytes of a block; local reads bring no more than that."""
 MAX_SPARE = 16
-"""Blocks of the process kept for the next use, as many as a full connection (8 MiB) lets go before it
-takes more; pages that are new cost more than filling them."""
+"""Blocks of the process kept for the next use, as many as a full connection (8 MiB) lets go before
+it takes more; pages that are new cost more than filling them."""
 SMALL = 128 * 1024
 """Up to here a bytearray does as well, and most streams never have more."""
 

@@ -97,6 +97,13 @@ class StreamScheduler(QuicConnection):
         self.total_unsent += len(data)
         self._work[stream] = None
 
+    def release(self) -> None:
+        """The connection is over for good: give back what its streams hold, which could wait long
+        for the garbage collector."""
+        for stream in self._streams.values():
+            stream.sender._buffer = bytearray()
+            stream.receiver._buffer = bytearray()
+
     def reset(self, stream_id: int, code: int) -> None:
         """Abort our direction."""
         stream = self._streams.get(stream_id)
