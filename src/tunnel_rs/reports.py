@@ -316,6 +316,25 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Penalty:
+    """A source of wrong tokens whose answers are held back. `source` is an IP address, an IPv6 /64
+    network, an EndpointId behind a relay, or `*`: everybody who has not shown a good token before.
+    `seconds` are left of it; `failures` brought it about."""
+
+    source: str
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """All sources that are penalised now: how many, and those with the longest time left."""
+
+    sources: int = 0
+    longest: tuple[Penalty, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramStatus:
     """All there is to know about a running program. `docs/STATUS-JSON.md` explains each field."""
 
@@ -338,6 +357,7 @@ class ProgramStatus:
     receive_rate: float | None
     counts: Mapping[str, int]
     problems: tuple[Problem, ...]
+    penalties: Penalties
     history: tuple[tuple[float, float], ...]
 
 

@@ -20,6 +20,7 @@ def test_the_status_is_written_as_prometheus_text() -> None:
         "tunnel_rs_peers 1",
         "tunnel_rs_sessions 2",
         "tunnel_rs_sessions_total 7",
+        "tunnel_rs_penalised_sources 7",
         'tunnel_rs_bytes_total{direction="sent"} 1000',
         'tunnel_rs_events_total{kind="clients_refused"} 1',
         'tunnel_rs_peer_rtt_seconds{peer="d75a980182",link="3",kind="direct"} 0.0125',

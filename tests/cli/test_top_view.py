@@ -50,6 +50,7 @@ def test_a_program_is_drawn_with_all_there_is_to_know() -> None:
         "12.5 ms",
         "tcp://127.0.0.1:22",
         "errors: 1 clients refused",
+        "slowed down after wrong tokens: all who are new",
     ):
         assert part in text
     assert "relay.example" not in text, "a path that is not in use"

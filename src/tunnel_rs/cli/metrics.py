@@ -28,6 +28,12 @@ def _families(status: ProgramStatus) -> Iterator[Family]:
         "Payload, as seen by the local sockets.",
     )
     counts = [({"kind": kind}, count) for kind, count in status.counts.items()]
+    yield single(
+        "tunnel_rs_penalised_sources",
+        Kind.GAUGE,
+        status.penalties.sources,
+        "Sources whose answers are held back after wrong tokens.",
+    )
     yield Family("tunnel_rs_events_total", Kind.COUNTER, counts, "What happened, by kind.")
     yield from _peers(status)
 

@@ -11,7 +11,7 @@ from tunnel_rs import __version__, reports
 from tunnel_rs.cli import wording
 from tunnel_rs.net.clock import timestamp, wall_clock
 from tunnel_rs.proto.rates import Rates
-from tunnel_rs.reports import PeerStatus, Problem, ProgramStatus, Report, TunnelStatus
+from tunnel_rs.reports import PeerStatus, Penalties, Problem, ProgramStatus, Report, TunnelStatus
 from tunnel_rs.values import EndpointId
 
 MAX_PROBLEMS = 50
@@ -61,6 +61,10 @@ class Observed(Protocol):
 
     @property
     def tunnels(self) -> tuple[TunnelStatus, ...]: ...
+
+    @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers after wrong tokens."""
 
     @property
     def moved(self) -> Mapping[int, tuple[int, int]]:
@@ -151,6 +155,7 @@ class Overview:
             _rounded(receive_rate),
             dict(self.counts),
             tuple(self._problems),
+            observed.penalties if observed else Penalties(),
             tuple((round(up, 1), round(down, 1)) for up, down in self._rates.history),
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 Answer = Mapping[str, Any]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_PENALTIES = 5
+"""Sources that are named."""
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -23,8 +25,9 @@ def lines(answer: Answer) -> Iterator[str]:
             yield f"    {path_line(path)}"
         for session in peer.get("sessions", ()):
             yield f"    {session_line(session)}"
-    if errors := errors_line(answer):
-        yield f"  {errors}"
+    for line in (errors_line(answer), penalties_line(answer)):
+        if line:
+            yield f"  {line}"
 
 
 def headline(answer: Answer) -> str:
@@ -74,6 +77,24 @@ def errors_line(answer: Answer) -> str:
     problems = answer.get("problems", ())
     last = f"; last: {problems[-1].get('text')}" if problems else ""
     return f"errors: {', '.join(told)}{last}"
+
+
+def penalties_line(answer: Answer) -> str:
+    """Who waits for answers after wrong tokens; empty when nobody does."""
+    penalties = answer.get("penalties") or {}
+    longest = list(penalties.get("longest", ()))[:_PENALTIES]
+    if not longest:
+        return ""
+    more = penalties.get("sources", 0) - len(longest)
+    told = ", ".join(map(penalty_text, longest)) + (f" and {more} more" if more > 0 else "")
+    return f"slowed down after wrong tokens: {told}"
+
+
+def penalty_text(penalty: Answer) -> str:
+    """`192.0.2.7 (4 failures, 15 s left)`."""
+    source = penalty.get("source")
+    who = "all who are new" if source == "*" else source
+    return f"{who} ({penalty.get('failures')} failures, {span(penalty.get('seconds'))} left)"
 
 
 def tunnel_line(tunnel: Answer) -> str:

@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tunnel_rs.cli.status_lines import errors_line, rate, size, span
+from tunnel_rs.cli.status_lines import errors_line, penalties_line, rate, size, span
 from tunnel_rs.cli.wording import printable
 
 Answer = Mapping[str, Any]
@@ -49,8 +49,9 @@ def _program(answer: Answer) -> Iterator[RenderableType]:
         yield _peers(answer)
         if sessions := _sessions(answer):
             yield sessions
-    if errors := errors_line(answer):
-        yield _text(errors, "yellow")
+    for line in (errors_line(answer), penalties_line(answer)):
+        if line:
+            yield _text(line, "yellow")
 
 
 def _facts(answer: Answer) -> Text:

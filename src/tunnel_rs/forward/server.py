@@ -38,6 +38,7 @@ from tunnel_rs.reports import (
     ClientRefused,
     Notice,
     PeerStatus,
+    Penalties,
     Reporter,
     SessionRefused,
     TunnelStatus,
@@ -168,6 +169,11 @@ class ForwardServer:
             if session.client in sessions:
                 sessions[session.client].append(session)
         return tuple(client.status(own) for client, own in sessions.items())
+
+    @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers after wrong tokens."""
+        return self._gate.penalties
 
     @property
     def moved(self) -> dict[int, tuple[int, int]]:

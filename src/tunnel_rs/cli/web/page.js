@@ -121,6 +121,14 @@ function tunnels(program) {
   return table("Tunnels", ["#no.", "listens on", "leads to"], rows);
 }
 
+function penalties(program) {
+  const told = program.penalties ?? { sources: 0, longest: [] }; // older programs do not tell
+  const rows = told.longest.map((penalty) => [
+    penalty.source === "*" ? "all who are new" : code(penalty.source), penalty.failures, span(penalty.seconds)]);
+  const more = told.sources - rows.length;
+  return table(`Slowed down after wrong tokens${more > 0 ? ` (and ${more} more)` : ""}`, ["source", "#failures", "#time left"], rows);
+}
+
 function problems(program) {
   if (program.problems.length === 0) return [];
   const items = program.problems.toReversed().map((problem) => element("li", {},
@@ -136,7 +144,7 @@ function card(program) {
     element("h2", {}, `${program.program} ${program.role} ${program.pid}`,
       element("span", { class: `badge ${program.state}` }, state)),
     ...id, facts(program), plot(program),
-    ...peers(program), ...sessions(program), ...tunnels(program), ...problems(program));
+    ...peers(program), ...sessions(program), ...tunnels(program), ...penalties(program), ...problems(program));
 }
 
 function show(programs) {
