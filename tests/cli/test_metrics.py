@@ -36,3 +36,13 @@ def test_every_line_is_well_formed() -> None:
     assert text.endswith("\n")
     for line in text.splitlines():
         assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line)
+
+
+def test_packets_are_told_of_a_vpn_only() -> None:
+    view, observed = Overview("tunnel-rs-vpn", "server", now=lambda: 5.0), FakeObserved()
+    view.observe(PEER, observed)
+    assert "tunnel_rs_packets" not in metrics(view.status())
+    observed.packets = reports.PacketStatus(3, 4, {"spoofed": 5})
+    text = metrics(view.status()).splitlines()
+    assert 'tunnel_rs_packets_total{direction="received"} 4' in text
+    assert 'tunnel_rs_packets_dropped_total{reason="spoofed"} 5' in text

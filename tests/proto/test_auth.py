@@ -209,3 +209,10 @@ def test_of_thousands_who_wait_only_some_are_named() -> None:
     assert told.sources == 1001
     assert len(told.longest) == MAX_SHOWN
     assert {penalty.failures for penalty in told.longest[1:]} == {9}
+
+
+def test_three_mistakes_need_not_come_at_the_same_moment() -> None:
+    penalties = FailurePenalties()
+    for number in range(3):
+        penalties.failed("192.0.2.1", 100.0 + 1.9 * number)
+    assert penalties.penalty("192.0.2.1", 104.0) > 0

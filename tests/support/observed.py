@@ -2,6 +2,7 @@
 
 from tests.support.samples import ENDPOINT_ID
 from tunnel_rs.reports import (
+    PacketStatus,
     PathStatus,
     PeerStatus,
     Penalties,
@@ -40,6 +41,7 @@ class FakeObserved:
         self.sessions = FakeSessions()
         self.tunnels: tuple[TunnelStatus, ...] = (TUNNEL,)
         self.moved = {3: (10, 20)}
+        self.packets: PacketStatus | None = None
         self.penalties = Penalties(7, (Penalty("*", 65.0, 120), Penalty("192.0.2.7", 15.0, 4)))
 
     async def ping(self) -> dict[str, float]:

@@ -6,6 +6,8 @@ The answer may come from another version of this program: what it does not tell 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunnel_rs.cli.programs import kind
+
 Answer = Mapping[str, Any]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -34,17 +36,25 @@ def headline(answer: Answer) -> str:
     state = str(answer.get("state"))
     if answer.get("reason"):
         state = f"{state} ({answer['reason']})"
+    who = f"{kind(answer.get('role'))} {answer.get('pid')}"
     return (
-        f"{answer.get('role')} {answer.get('pid')}: {state}, up {span(answer.get('seconds'))}; "
+        f"{who}: {state}, up {span(answer.get('seconds'))}; "
         f"{answer.get('sessions_open')} of {answer.get('sessions_begun')} session(s) open; "
         f"{moved(answer)}"
     )
 
 
+def is_server(answer: Answer) -> bool:
+    """Whether the peers are clients; of a VPN, too."""
+    return str(answer.get("role")).endswith("server")
+
+
 def peer_line(answer: Answer, peer: Answer) -> str:
-    kind = "client" if answer.get("role") == "server" else "server"
+    theirs = "client" if is_server(answer) else "server"
     name = f" ({peer['name']})" if peer.get("name") else ""
-    return f"{kind} {str(peer.get('peer'))[:10]}{name}, {span(peer.get('seconds'))}: {moved(peer)}"
+    has = "".join(f", {address}" for address in peer.get("addresses", ()))
+    who = f"{theirs} {str(peer.get('peer'))[:10]}{name}{has}"
+    return f"{who}, {span(peer.get('seconds'))}: {moved(peer)}"
 
 
 def path_line(path: Answer) -> str:

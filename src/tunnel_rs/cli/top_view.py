@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tunnel_rs.cli.status_lines import errors_line, penalties_line, rate, size, span
+from tunnel_rs.cli.status_lines import errors_line, is_server, penalties_line, rate, size, span
 from tunnel_rs.cli.wording import printable
 
 Answer = Mapping[str, Any]
@@ -80,7 +80,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _peers(answer: Answer) -> Table:
-    server = answer.get("role") == "server"
+    server = is_server(answer)
     columns = ["client" if server else "server", "for", "path", "round trip"]
     table = _table(columns, ["sent", "now", "received", "now"])
     for peer in answer["peers"]:
@@ -88,7 +88,7 @@ def _peers(answer: Answer) -> Table:
         short = str(peer.get("peer"))[:10]
         paths = [path for path in peer.get("paths", ()) if path.get("active")]
         table.add_row(
-            _text(f"{short} {name}" if name else short),
+            _text("\n".join([f"{short} {name}" if name else short, *peer.get("addresses", ())])),
             _text(span(peer.get("seconds"))),
             _text("\n".join(f"{path.get('address')} {path.get('kind')}" for path in paths)),
             _text("\n".join(_trip(path.get("rtt")) for path in paths)),

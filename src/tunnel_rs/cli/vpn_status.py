@@ -12,7 +12,7 @@ from tunnel_rs.cli.options import output_options
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus
 
-PATTERN = "vpn-*"
+PATTERN = "tunnel-rs-vpn-*"
 
 
 @click.command()

@@ -40,6 +40,9 @@ class ForwardClient:
     penalties = Penalties()
     """Of those who guess tokens: nobody does that here."""
 
+    packets = None
+    """None are carried here."""
+
     def __init__(
         self,
         settings: ClientSettings,

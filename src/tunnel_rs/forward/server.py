@@ -65,6 +65,9 @@ class ForwardServer:
     tunnels: tuple[TunnelStatus, ...] = ()
     """Listeners: a server has none."""
 
+    packets = None
+    """None are carried here."""
+
     def __init__(
         self,
         settings: ServerSettings,

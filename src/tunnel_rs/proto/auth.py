@@ -72,9 +72,10 @@ class FailurePenalties:
     """How long each source has to wait after wrong tokens.
 
     Every failure adds `per_failure` seconds to the source's penalty, which runs off in real time.
-    It is enforced from the moment it has grown to `threshold`, so that a mistyped token costs
-    nothing, until it has run off; it never exceeds `maximum`. At most `max_sources` are
-    remembered; when full, the least penalty among the longest untouched makes room.
+    It is enforced from the moment it has grown to `threshold` (by three within four seconds), so
+    that a mistyped token costs nothing, until it has run off; it never exceeds `maximum`. At most
+    `max_sources` are remembered; when full, the least penalty among the longest untouched makes
+    room.
 
     Over all sources, `global_burst` failures at once and `global_rate` per second are tolerated;
     beyond that everybody waits, but not sources that authenticated before: an attack from many
@@ -85,7 +86,7 @@ class FailurePenalties:
         self,
         *,
         per_failure: float = 5.0,
-        threshold: float = 15.0,
+        threshold: float = 11.0,
         maximum: float = 600.0,
         max_sources: int = 16_384,
         global_rate: float = 10.0,

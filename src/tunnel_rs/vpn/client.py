@@ -79,6 +79,10 @@ class VpnClient:
         """The link in use, None while there is none."""
         self.response: VpnResponse | None = None
         """What the server last told us."""
+        self.begun = 0
+        """How many times there has been a link."""
+        self.since = 0.0
+        """When the link came up; loop time in seconds."""
         self.routes: tuple[Network, ...] = ()
         """What goes into the VPN, besides its own networks."""
         self._settings = settings
@@ -121,6 +125,10 @@ class VpnClient:
         if settings.kill_switch:
             config = RouteConfig((), kill_switch=True, blocked=settings.routes)
             await self._host.set_routes(self._tun.name, config)
+
+    async def ping(self) -> dict[str, float]:
+        """Seconds to the server and back, by its id. Raises LinkClosedError."""
+        return {} if self.link is None else {str(self.link.peer): await self.link.ping()}
 
     def retry_now(self) -> None:
         """What could not be reached may be reachable now: do not wait to try again."""
@@ -315,6 +323,7 @@ class VpnClient:
 
     def _attach(self, channel: PacketChannel, link: Link) -> None:
         self._channel, self.link = channel, link
+        self.begun, self.since = self.begun + 1, asyncio.get_running_loop().time()
         self._tun.set_offload(channel.offload)
         channel.start()
         self._tun.resume_reading()

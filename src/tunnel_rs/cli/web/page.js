@@ -92,10 +92,10 @@ function facts(program) {
 }
 
 function peers(program) {
-  const named = program.role === "server"; // a client's server has no name here
+  const named = program.role.endsWith("server"); // a client's server has no name here
   const rows = program.peers.map((peer) => [
     ...(named ? [peer.name || "–"] : []),
-    code(peer.peer.slice(0, 10)),
+    element("span", {}, code(peer.peer.slice(0, 10)), ...(peer.addresses ?? []).flatMap((address) => [element("br"), code(address)])),
     span(peer.seconds),
     element("span", {}, ...peer.paths.flatMap((path) => [
       code(path.address), ` ${path.kind}, ${milliseconds(path.rtt)}${path.active ? "" : " (not in use)"}`, element("br")])),
