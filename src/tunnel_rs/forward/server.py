@@ -161,8 +161,16 @@ class ForwardServer:
 
     def _dismiss(self, client: Client, reason: str) -> None:
         """End the link of somebody who may no longer come in."""
-        client.dismissal = reason
+        self._part(client, reason)
         client.link.close(AUTH_FAILED, "auth_failed")
+
+    def _part(self, client: Client, reason: str) -> None:
+        """End the sessions of a client whose link we are about to close, so that the same reason is
+        told of all of them."""
+        client.dismissal = reason
+        for session in self.sessions:
+            if session.client is client:
+                session.abort(reason)
 
     @property
     def peers(self) -> tuple[PeerStatus, ...]:
@@ -200,7 +208,7 @@ class ForwardServer:
         They may come again, as long as their tokens hold."""
         found = [c for c in self._clients.values() if str(c.peer).startswith(peer)]
         for client in found:
-            client.dismissal = reason
+            self._part(client, reason)
             client.link.close(DONE, reason)
         return len(found)
 
@@ -242,7 +250,7 @@ class ForwardServer:
                     self._begin(await link.accept_stream(), requests, client)
             except LinkClosedError as error:
                 reason = client.dismissal or str(error)
-        moved = client.sent, client.received
+        moved = self.moved.get(client.number, (client.sent, client.received))
         self._report(ClientGone(link.peer, reason, client.name, *moved, client.seconds))
 
     def _begin(self, stream: ByteStream, requests: TaskScope, client: Client) -> None:

@@ -51,6 +51,7 @@ Connect = Callable[[], Awaitable[Link]]
 """Dials the server once. Raises TunnelError; `transient` says whether to try again."""
 
 DONE = 0
+REVOKED = "the server no longer accepts our token (expired or taken away); ask its operator"
 ANSWER_TIMEOUT = 10.0
 """Seconds the server has to answer our request."""
 
@@ -319,7 +320,7 @@ class VpnClient:
             error = lost
         finally:
             self._detach(link)
-        return _verdict(error)
+        return _verdict(error, was_in=True)
 
     def _attach(self, channel: PacketChannel, link: Link) -> None:
         self._channel, self.link = channel, link
@@ -382,11 +383,13 @@ def _refusal(response: VpnResponse) -> TunnelError:
     )
 
 
-def _verdict(error: TunnelError) -> TunnelError:
-    """What the end of a link means to a client."""
+def _verdict(error: TunnelError, *, was_in: bool = False) -> TunnelError:
+    """What the end of a link means to a client, which may have been let in before."""
     if isinstance(error, ProtocolError):
         return UnreachableError(f"the server broke the protocol: {error}")
     if isinstance(error, LinkClosedError) and error.by_peer and error.by_application:
+        if error.code == AUTH_FAILED and was_in:
+            return AuthRefusedError(REVOKED)
         if error.code == AUTH_FAILED:
             return _refusal(VpnResponse(False, reason=error.reason))
     return error
