@@ -189,12 +189,9 @@ class ForwardServer:
     @property
     def moved(self) -> dict[int, tuple[int, int]]:
         """Bytes sent and received by each link, by its number."""
-        moved = {c.number: (c.sent, c.received) for c in self._clients.values()}
-        for session in self.sessions:
-            if session.client is not None and session.client.number in moved:
-                (sent, received), (a, b) = moved[session.client.number], session.counters
-                moved[session.client.number] = sent + a, received + b
-        return moved
+        moved = {client: [client.sent, client.received] for client in self._clients.values()}
+        self.sessions.add_to(moved)
+        return {client.number: (sent, received) for client, (sent, received) in moved.items()}
 
     async def ping(self) -> dict[str, float]:
         """Seconds to each client and back, by its id; who leaves meanwhile is left out."""
