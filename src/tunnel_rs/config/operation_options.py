@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tunnel_rs.config import kinds
-from tunnel_rs.config.option import BOTH, SERVER, VPN_BOTH, VPN_SERVER, Option
+from tunnel_rs.config.option import BOTH, SERVER, Option
 from tunnel_rs.values import SocketAddr
 
 NONE = Path("none")
@@ -13,7 +13,7 @@ CONTROL_SOCKET: Option[Path | None] = Option(
     "control_socket",
     kinds.FILE,
     None,
-    BOTH | VPN_BOTH,
+    BOTH,
     "Where `tunnel-rs status` and its like reach this program; `none`: nowhere. Default: a socket "
     "of its own in the runtime directory, where they look.",
     key="iroh.control_socket",
@@ -25,7 +25,7 @@ METRICS_BIND: Option[SocketAddr | None] = Option(
     "metrics_bind",
     kinds.BIND_ADDRESS,
     None,
-    BOTH | VPN_BOTH,
+    BOTH,
     "Serve /metrics (Prometheus), /healthz and /readyz over HTTP here; nobody is asked who they "
     "are, so choose loopback unless others may know. Without it nothing is served.",
     key="iroh.metrics_bind",
@@ -36,7 +36,7 @@ AUDIT_LOG: Option[Path | None] = Option(
     "audit_log",
     kinds.FILE,
     None,
-    SERVER | VPN_SERVER,
+    SERVER,
     "Append to this file, as JSON lines, who came in and reached what, when, and how many bytes "
     "went; opened anew on SIGHUP.",
     key="iroh.audit_log",

@@ -2,9 +2,8 @@
 
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from tunnel_rs.config import schema, transport_options, vpn_kinds
+from tunnel_rs.config import operation_options, schema, transport_options, vpn_kinds
 from tunnel_rs.config.kinds import NETWORKS, SWITCH, integer
-from tunnel_rs.config.operation_options import CONTROL_SOCKET, METRICS_BIND, OPERATIONS
 from tunnel_rs.config.option import VPN_BOTH, VPN_CLIENT, VPN_SERVER, Exclusion, Option
 from tunnel_rs.vpn.settings import DEFAULT_MTU, Address, Network, Spoofing
 
@@ -349,7 +348,7 @@ SERVER_OPTIONS: tuple[Option[object], ...] = (
     NAT64_UDP,
     NAT64_ICMP,
     schema.PUBLISH_DIRECT,
-    *OPERATIONS,
+    *operation_options.OPERATIONS,
     *_TRANSPORT,
 )
 CLIENT_OPTIONS: tuple[Option[object], ...] = (
@@ -368,8 +367,8 @@ CLIENT_OPTIONS: tuple[Option[object], ...] = (
     RESOLVERS,
     OFFLOAD,
     schema.PEER_ADDRS,
-    CONTROL_SOCKET,
-    METRICS_BIND,
+    operation_options.CONTROL_SOCKET,
+    operation_options.METRICS_BIND,
     *_TRANSPORT,
 )
 
