@@ -69,4 +69,6 @@ async def test_a_browser_shows_everything_live_and_nothing_as_markup(tmp_path: P
     assert "1 running" in shown
     assert '<path d="M' in shown, "the throughput is drawn"
     assert html.escape(HOSTILE, quote=False) in shown and "<title>owned" not in shown
-    assert "CONSOLE" not in log, "no error of the script, nothing that the policy refused"
+    # The browser's own pages may say something, too: of a slow network, on a busy machine.
+    said = [line for line in log.splitlines() if "CONSOLE" in line and "chrome://" not in line]
+    assert not said, "no error of the script, nothing that the policy refused"
