@@ -57,7 +57,14 @@ async def test_a_browser_shows_everything_live_and_nothing_as_markup(tmp_path: P
     shown, log = out.decode(), err.decode()
     assert process.returncode == 0
     assert len(asked) >= 2, "it asks again and again"
-    for part in ("tunnel-rs server", "alice", "192.0.2.1:4433", "tcp://127.0.0.1:22", "12.5 ms"):
+    for part in (
+        "tunnel-rs server",
+        "alice",
+        "192.0.2.1:4433",
+        "tcp://127.0.0.1:22",
+        "12.5 ms",
+        "192.0.2.7",
+    ):
         assert part in shown
     assert "1 running" in shown
     assert '<path d="M' in shown, "the throughput is drawn"
