@@ -50,8 +50,8 @@ natmatrix: $(VENV)/development.stamp ## how tunnel-rs-ice connects through which
 vpnlab: $(VENV)/development.stamp ## the VPN with ten clients, and without network for a minute (needs root)
 	VPN_CLIENTS=10 VPN_OUTAGE=60 $(BIN)/python -m pytest tests/netns -k vpn $(ARGS)
 
-pathmatrix: $(VENV)/development.stamp ## how tunnel-rs gets direct paths through which NATs (needs root)
-	$(BIN)/python tools/path_matrix.py $(ARGS)
+pathmatrix: $(VENV)/development.stamp ## how tunnel-rs, and iroh, get direct paths through which NATs (needs root)
+	failed=0; for tool in path_matrix iroh_matrix; do $(BIN)/python tools/$$tool.py $(ARGS) || failed=1; done; exit $$failed
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)
