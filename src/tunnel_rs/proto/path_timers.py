@@ -10,6 +10,7 @@ from tunnel_rs.proto.engine import Train
 from tunnel_rs.proto.multipath_frames import PathError
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_life import KEEP_ALIVE, PathLife
+from tunnel_rs.proto.path_output import MAX_CHALLENGE_INTERVAL, MAX_MEASUREMENTS
 
 VALIDATION_TIME = 15.0
 """Seconds after which an address that has not answered is given up."""
@@ -21,7 +22,7 @@ gives its relay paths."""
 FAILOVER_PTOS = 3
 """Probe timeouts in a row after which data leaves its path, if another path is alive."""
 
-_NEVER = float("inf")
+_NEVER, _LONG_AGO = float("inf"), float("-inf")
 _LOOK_AGAIN = 5.0
 _DOUBT = 0.020
 _MAX_DOUBT = 0.100
@@ -200,8 +201,10 @@ class PathTimers(PathLife):
         if data.probing_since is None:
             data.probing_since = now
             self._paths_changed()
-        self._ping_others(data)
-        if self._failover_at is None:
+        self._ask_all(now, data.probing_since)
+        if probes >= FAILOVER_PTOS and data.confirmed_at > data.probing_since:
+            self._leave_silent(data, now)
+        elif self._failover_at is None:
             self._doubt(data, now)
         elif now >= self._failover_at:
             self._failover_at = None
@@ -214,16 +217,28 @@ class PathTimers(PathLife):
             data.probing_since = None
             self._paths_changed()
 
-    def _ping_others(self, data: Path) -> None:
+    def _ask_all(self, now: float, since: float) -> None:
+        """By challenges, if there are several: iroh sends acknowledgements on its own data path
+        alone, which may be the dead one, but answers a challenge on the path it came on."""
+        validated = [path for path in self._live if path.is_validated]
+        for path in validated if len(validated) > 1 else ():
+            if path.answered_at < since and path.challenge_at is None:
+                if _asked_at(path) + MAX_CHALLENGE_INTERVAL <= now:
+                    self.challenge(path.id, now)
+
+    def _leave_silent(self, data: Path, now: float) -> None:
+        """The data path works, so what is missing, acknowledgements, went another way, on which the
+        peer sends. Give up those that answer nothing, and it has to take ours."""
         since = data.probing_since
         assert since is not None
-        for path in self._live:
-            if path is not data and path.is_validated and path.answered_at < since:
-                if not path.pings and path.probes == 0:  # else its own probes ask
-                    path.pings.append(0)
+        for path in list(self._live):
+            if path is data or not path.is_validated or path.answered_at >= since:
+                continue
+            if path.challenge_count >= MAX_MEASUREMENTS and _asked_at(path) + _MAX_DOUBT <= now:
+                self._abandon(path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
 
     def _living(self, data: Path) -> list[Path]:
-        """Other paths on which something was acknowledged since the data path has been silent. That
+        """Other paths on which the peer has answered since the data path has been silent. That
         something came in says little: the way out may be what is broken."""
         since = data.probing_since
         if since is None:
@@ -245,3 +260,8 @@ class PathTimers(PathLife):
         while self._data_path in dead:
             # Preferred by status, but as silent as the one that was left.
             self._abandon(self._data_path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
+
+
+def _asked_at(path: Path) -> float:
+    """When the last challenge that is not answered was sent."""
+    return max((at for at, _ in path.challenges.values()), default=_LONG_AGO)
