@@ -2,8 +2,10 @@
 whichever the connection begins on, and whoever dials. Two direct ways, the first of them slow or
 dead, are in `test_multipath_iroh`; 40 seconds of silence in `idle_iroh.py`."""
 
+import asyncio
+
 import pytest
-from tests.support.iroh_ways import DIRECT, RELAY, Met, met
+from tests.support.iroh_ways import DIRECT, RELAY, Met, Way, met
 
 pytestmark = pytest.mark.interop
 
@@ -17,6 +19,19 @@ async def test_data_leaves_a_slow_relay_for_the_direct_path(dialling: bool) -> N
         await pair.goes(DIRECT)
         assert await pair.echo(1000) < 0.5, "a round trip over the relay takes that"
         assert pair.path(RELAY) is not None, "to fall back to"
+
+
+async def test_we_leave_a_slow_address_for_a_fast_one() -> None:
+    """The other role, in which iroh chooses, is in `test_multipath_iroh`."""
+    async with met(dialling=True, first=DIRECT, slow=0.25) as pair:
+        fast = ("127.0.0.2", pair.engine.address[1])
+        pair.ways[fast[0]] = Way()
+        assert await pair.echo(1000) > 0.5
+        assert pair.engine.open_path(fast, asyncio.get_running_loop().time())
+        pair.ours.schedule_flush()
+        await pair.until(lambda: pair.engine.address == fast)
+        await pair.until(lambda: len(pair.theirs.paths()) == 1)
+        assert await pair.echo(1000) < 0.5, "a round trip to the first address takes that"
 
 
 @EITHER_ROLE

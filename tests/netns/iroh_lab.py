@@ -109,11 +109,7 @@ class IrohLab(PathLab):
     def _our_client(self, server: Events) -> Events:
         ready = server.next("ready", 45)
         assert ready is not None, server.text
-        ours, self.endpoint_id = self.endpoint_id, ready[1]["endpoint_id"]
-        try:
-            return self.client()
-        finally:
-            self.endpoint_id = ours
+        return self.client(server=ready[1]["endpoint_id"])
 
     def _iroh_client(self, nat: Nat) -> Events:
         source = f"tcp://127.0.0.1:{ECHO_PORT}"

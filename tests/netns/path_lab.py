@@ -181,8 +181,9 @@ class PathLab:
         assert server.next("ready", 45), server.text
         return server
 
-    def client(self, *options: str) -> Events:
-        identity = ("-n", self.endpoint_id, "--auth-token-file", "token.txt")
+    def client(self, *options: str, server: str = "") -> Events:
+        """A's, for B's server or that of another id."""
+        identity = ("-n", server or self.endpoint_id, "--auth-token-file", "token.txt")
         source = ("-s", f"tcp://127.0.0.1:{ECHO_PORT}", "-t", "127.0.0.1:7001")
         return self._program(
             self.lab.machine("A"),

@@ -37,9 +37,13 @@ class PeerError(Exception):
 
 
 async def bind(
-    *, secret: bytes | None = None, alpns: tuple[bytes, ...] = (), relay: str | None = None
+    *,
+    secret: bytes | None = None,
+    alpns: tuple[bytes, ...] = (),
+    relay: str | None = None,
+    ip: str = "127.0.0.1",
 ) -> iroh.Endpoint:
-    """An endpoint on a random port of 127.0.0.1 that knows this relay alone, and no discovery."""
+    """An endpoint on a random port of `ip` that knows this relay alone, and no discovery."""
     mode = iroh.RelayMode.disabled()
     if relay is not None:
         known = iroh.RelayMap.empty()
@@ -48,7 +52,7 @@ async def bind(
         mode = iroh.RelayMode.custom(known)
     options = iroh.EndpointOptions(
         preset=iroh.preset_minimal(),
-        bind_addr="127.0.0.1:0",
+        bind_addr=f"{ip}:0",
         relay_mode=mode,
         secret_key=secret,
         alpns=list(alpns),

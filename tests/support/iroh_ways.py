@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import iroh
 from tests.support import iroh_driver as driver
@@ -37,7 +38,8 @@ class Way:
 
 
 class Ways:
-    """Stands between a `QuicEndpoint` and its sockets and relays."""
+    """Stands between a `QuicEndpoint` and its sockets and relays. There are `RELAY` and `DIRECT`;
+    an IP address may have a way of its own."""
 
     def __init__(self, quic: QuicEndpoint) -> None:
         self._loop = asyncio.get_running_loop()
@@ -49,8 +51,14 @@ class Ways:
     def __getitem__(self, name: str) -> Way:
         return self._ways[name]
 
+    def __setitem__(self, ip: str, way: Way) -> None:
+        self._ways[ip] = way
+
+    def _way(self, address: Any) -> Way:
+        return self._ways.get(address[0]) or self._ways[name_of(address)]
+
     def _arrived(self, train: memoryview, segment_size: int, address: Address) -> None:
-        way = self._ways[name_of(address)]
+        way = self._way(address)
         if way.delay and not way.dead:
             self._loop.call_later(way.delay, self._deliver, bytes(train), segment_size, address)
         elif not way.dead:
@@ -62,7 +70,7 @@ class Ways:
 
     def _leaving(self, trains: Sequence[Train]) -> None:
         for train, segment_size, address in trains:
-            way = self._ways[name_of(address)]
+            way = self._way(address)
             if way.delay and not way.dead:
                 later = [(bytes(train), segment_size, address)]
                 self._loop.call_later(way.delay, self._send, later)
@@ -179,6 +187,11 @@ class _Scene:
         return link, theirs
 
 
+def port_of(endpoint: iroh.Endpoint) -> int:
+    [port] = {text.rpartition(":")[2] for text in endpoint.bound_sockets() if "[" not in text}
+    return int(port)
+
+
 def id_of(endpoint: iroh.Endpoint) -> EndpointId:
     return EndpointId(bytes(endpoint.id().to_bytes()))
 
@@ -214,7 +227,7 @@ async def _first_stream(
 @asynccontextmanager
 async def met(*, dialling: bool, first: str, slow: float = 0.0) -> AsyncIterator[Met]:
     """`first`: the way on which the connection begins, `RELAY` or `DIRECT`; `slow`: its delay.
-    Nobody is told of the other, but both may find it."""
+    Nobody is told of the other, but both may find it. iroh is at all loopback addresses."""
     async with relay_server() as server, _endpoints(url_of(server), dialling, first) as ends:
         scene = _Scene(url_of(server), first, slow, *ends)
         other = scene.ways[DIRECT if first == RELAY else RELAY]
@@ -240,16 +253,16 @@ async def met(*, dialling: bool, first: str, slow: float = 0.0) -> AsyncIterator
 async def _endpoints(
     relay: RelayUrl, dialling: bool, first: str
 ) -> AsyncIterator[tuple[Endpoint, iroh.Endpoint]]:
-    theirs = await driver.bind(alpns=(driver.ALPN,), relay=relay.text)
+    theirs = await driver.bind(alpns=(driver.ALPN,), relay=relay.text, ip="0.0.0.0")
     try:
         await asyncio.wait_for(theirs.online(), 10)
-        ip, _, port = driver.socket_address(theirs).rpartition(":")
+        port = port_of(theirs)
         settings = EndpointSettings(
             secret_key=SEED,
             bind=SocketAddr("127.0.0.1", 0),
             lan_discovery=False,
             relays=(relay,),
-            peer_addrs=(SocketAddr(ip, int(port)),) if dialling and first == DIRECT else (),
+            peer_addrs=(SocketAddr("127.0.0.1", port),) if dialling and first == DIRECT else (),
         )
         ours = await Endpoint.bind(settings, accept=not dialling, report=silent)
         try:
