@@ -25,16 +25,16 @@ def lab() -> Iterator[IrohLab]:
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "kind"),
+    ("iroh_dials", "mine", "theirs", "kind"),
     [
-        (Nat.RESTRICTED, Nat.RESTRICTED, "direct"),
-        (Nat.SYMMETRIC, Nat.FULL_CONE, "direct"),
-        (Nat.SYMMETRIC, Nat.SYMMETRIC, "relay"),
+        (False, Nat.RESTRICTED, Nat.RESTRICTED, "direct"),
+        (True, Nat.RESTRICTED, Nat.RESTRICTED, "direct"),
+        (True, Nat.SYMMETRIC, Nat.FULL_CONE, "direct"),
+        (False, Nat.SYMMETRIC, Nat.SYMMETRIC, "relay"),
     ],
 )
-@pytest.mark.parametrize("iroh_dials", [False, True], ids=["we dial", "iroh dials"])
 def test_iroh_and_we_meet(
-    lab: IrohLab, mine: Nat, theirs: Nat, kind: str, iroh_dials: bool
+    lab: IrohLab, iroh_dials: bool, mine: Nat, theirs: Nat, kind: str
 ) -> None:
     met = lab.meet(mine, theirs, iroh_dials=iroh_dials, within=15.0 if kind == "direct" else 1.0)
     assert met.is_as_it_must_be(kind), met
