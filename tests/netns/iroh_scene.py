@@ -79,7 +79,7 @@ async def dial(endpoint: iroh.Endpoint, relay: str, token: str, server: str, sou
     ways.look(client.connection.paths())
     watching = client.connection.watch_paths(ways)
     assert (await client.authenticate(token))["accepted"]
-    tell("tunnel_up", way=ways.way, elapsed=time.monotonic() - began)
+    elapsed = time.monotonic() - began
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream, _ = await client.request(source)
@@ -88,7 +88,7 @@ async def dial(endpoint: iroh.Endpoint, relay: str, token: str, server: str, sou
         writer.close()
 
     async with await asyncio.start_server(forward, "127.0.0.1", PORT):
-        tell("listening")
+        tell("tunnel_up", way=ways.way, elapsed=elapsed)
         try:
             await client.connection.closed()
         finally:
