@@ -114,6 +114,24 @@ def test_the_others_are_asked_when_the_data_path_is_silent(network: PathNetwork)
     assert [event.path_id for event in events_of(network.client, DataPathChanged)][-1] == 2
 
 
+def test_a_silent_data_path_is_given_up_before_anybody_is_told_that_another_answers(
+    network: PathNetwork,
+) -> None:
+    """Who chooses paths would leave it too, but not give it up; and the peer might stay on it."""
+    network.open(SECOND)
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None
+    network.settle()
+    network.links[FIRST].cut()
+    network.links[SECOND].delay(0.3)
+    network.client.events.clear()
+    client.write(stream, b"!" * 50_000, True)
+    network.run(10, lambda: bool(events_of(network.client, PathAbandoned)))
+    told = [type(event) for event in network.client.events]
+    assert told[: told.index(PathAbandoned)] == [PathsChanged], "that it is silent"
+
+
 @pytest.fixture
 def network_with_iroh(monkeypatch: pytest.MonkeyPatch, network: PathNetwork) -> PathNetwork:
     """The server sends acknowledgements on its data path alone, as iroh does. Here those of other

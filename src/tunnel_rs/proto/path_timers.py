@@ -218,13 +218,20 @@ class PathTimers(PathLife):
             self._paths_changed()
 
     def _ask_all(self, now: float, since: float) -> None:
-        """By challenges, if there are several: iroh sends acknowledgements on its own data path
-        alone, which may be the dead one, but answers a challenge on the path it came on."""
+        """Ask on all paths, if there are several, whether they work.
+
+        By challenges: iroh sends acknowledgements on its own data path alone, which may be the dead
+        one, but answers a challenge on the path it came on. And, where no data goes, by PING: a
+        challenge does not make a peer follow us to another address (RFC 9000 section 9.1).
+        """
         validated = [path for path in self._live if path.is_validated]
         for path in validated if len(validated) > 1 else ():
-            if path.answered_at < since and path.challenge_at is None:
-                if _asked_at(path) + MAX_CHALLENGE_INTERVAL <= now:
-                    self.challenge(path.id, now)
+            if path.answered_at >= since:
+                continue
+            if path.challenge_at is None and _asked_at(path) + MAX_CHALLENGE_INTERVAL <= now:
+                self.challenge(path.id, now)
+            if path is not self._data_path and not path.pings and path.probes == 0:
+                path.pings.append(0)  # else its own probes ask
 
     def _leave_silent(self, data: Path, now: float) -> None:
         """The data path works, so what is missing, acknowledgements, went another way, on which the
