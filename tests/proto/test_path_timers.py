@@ -132,6 +132,22 @@ def test_a_silent_data_path_is_given_up_before_anybody_is_told_that_another_answ
     assert told[: told.index(PathAbandoned)] == [PathsChanged], "that it is silent"
 
 
+def test_a_data_path_that_dies_while_it_is_in_doubt_is_left(network: PathNetwork) -> None:
+    """It has answered a challenge in this doubt; what counts is the last one."""
+    second = network.open(SECOND)
+    network.settle()
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None and network.server is not None
+    network.links[FIRST].delay(0.1)
+    client.write(stream, b"!" * 50_000, True)
+    network.run(0.35, lambda: client._data_path.confirmed_at > network.now - 0.01)
+    network.links[FIRST].cut()
+    network.run(5, lambda: network.server is not None and stream in network.server.ended)
+    assert stream in network.server.ended
+    assert data_path(client, network.now) == second
+
+
 @pytest.fixture
 def network_with_iroh(monkeypatch: pytest.MonkeyPatch, network: PathNetwork) -> PathNetwork:
     """The server sends acknowledgements on its data path alone, as iroh does. Here those of other

@@ -10,7 +10,6 @@ from tunnel_rs.proto.engine import Train
 from tunnel_rs.proto.multipath_frames import PathError
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_life import KEEP_ALIVE, PathLife
-from tunnel_rs.proto.path_output import MAX_CHALLENGE_INTERVAL, MAX_MEASUREMENTS
 
 VALIDATION_TIME = 15.0
 """Seconds after which an address that has not answered is given up."""
@@ -32,6 +31,9 @@ class PathTimers(PathLife):
     """See the module."""
 
     _failover_at: float | None = None
+    _probes_seen = 0
+    _asked_at = _asked_before = _LONG_AGO
+    """When the data path's last probe timeout came, and the one before: all were asked then."""
 
     @property
     def _has_paths(self) -> bool:
@@ -201,8 +203,13 @@ class PathTimers(PathLife):
         if data.probing_since is None:
             data.probing_since = now
             self._paths_changed()
-        self._ask_all(now, data.probing_since)
-        if probes >= FAILOVER_PTOS and data.confirmed_at > data.probing_since:
+        if probes != self._probes_seen:
+            self._probes_seen = probes
+            self._asked_before = max(self._asked_at, data.probing_since)
+            self._asked_at = now
+            self._ask_all(now)
+        if probes >= FAILOVER_PTOS and data.confirmed_at > self._asked_before:
+            self._failover_at = None
             self._leave_silent(data, now)
         elif self._failover_at is None:
             self._doubt(data, now)
@@ -213,11 +220,12 @@ class PathTimers(PathLife):
 
     def _answers_again(self, data: Path) -> None:
         self._failover_at = None
+        self._probes_seen = 0
         if data.probing_since is not None:
             data.probing_since = None
             self._paths_changed()
 
-    def _ask_all(self, now: float, since: float) -> None:
+    def _ask_all(self, now: float) -> None:
         """Ask on all paths, if there are several, whether they work.
 
         By challenges: iroh sends acknowledgements on its own data path alone, which may be the dead
@@ -226,9 +234,7 @@ class PathTimers(PathLife):
         """
         validated = [path for path in self._live if path.is_validated]
         for path in validated if len(validated) > 1 else ():
-            if path.answered_at >= since:
-                continue
-            if path.challenge_at is None and _asked_at(path) + MAX_CHALLENGE_INTERVAL <= now:
+            if path.challenge_at is None:
                 self.challenge(path.id, now)
             if path is not self._data_path and not path.pings and path.probes == 0:
                 path.pings.append(0)  # else its own probes ask
@@ -236,12 +242,10 @@ class PathTimers(PathLife):
     def _leave_silent(self, data: Path, now: float) -> None:
         """The data path works, so what is missing, acknowledgements, went another way, on which the
         peer sends. Give up those that answer nothing, and it has to take ours."""
-        since = data.probing_since
-        assert since is not None
         for path in list(self._live):
-            if path is data or not path.is_validated or path.answered_at >= since:
+            if path is data or not path.is_validated or path.answered_at >= self._asked_before:
                 continue
-            if path.challenge_count >= MAX_MEASUREMENTS and _asked_at(path) + _MAX_DOUBT <= now:
+            if sum(at <= now - _MAX_DOUBT for at, _ in path.challenges.values()) >= FAILOVER_PTOS:
                 self._abandon(path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
 
     def _living(self, data: Path) -> list[Path]:
@@ -267,8 +271,3 @@ class PathTimers(PathLife):
         while self._data_path in dead:
             # Preferred by status, but as silent as the one that was left.
             self._abandon(self._data_path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
-
-
-def _asked_at(path: Path) -> float:
-    """When the last challenge that is not answered was sent."""
-    return max((at for at, _ in path.challenges.values()), default=_LONG_AGO)
