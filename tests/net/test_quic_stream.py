@@ -60,6 +60,9 @@ class Owner:
     def schedule_flush(self) -> None:
         self.flushes += 1
 
+    def data_written(self) -> None:
+        self.flushes += 1
+
     def pause(self, stream: QuicStream) -> None:
         self.paused.append(stream)
 

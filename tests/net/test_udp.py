@@ -582,7 +582,7 @@ async def test_datagrams_the_kernel_has_not_coalesced_are_joined_to_trains(
         "receive_train",
         lambda train, size, source: trains.append((bytes(train), size, source)),
     )
-    assert sock._read_trains() == 6
+    assert sock._read_trains(64) == 6
     assert trains == [
         (b"aaaabbbbbbbbccc", 4, one),
         (b"dddd", 4, one),

@@ -253,6 +253,11 @@ class QuicEndpoint:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
+    @property
+    def in_batch(self) -> bool:
+        """Datagrams are being read; connections are flushed when that is done."""
+        return self._in_batch
+
     def _flush(self) -> None:
         self._flush_scheduled = False
         while self._touched:

@@ -31,6 +31,9 @@ _MAX_REASON = 256
 class ConnectionOwner(Protocol):
     """The endpoint, as its connections see it."""
 
+    @property
+    def in_batch(self) -> bool: ...
+
     def schedule_flush(self, connection: "QuicConnection") -> None: ...
 
     def send_trains(self, trains: list[Train]) -> None: ...
@@ -176,6 +179,14 @@ class QuicConnection:
     def schedule_flush(self) -> None:
         if not self._discarded:
             self._owner.schedule_flush(self)
+
+    def data_written(self) -> None:
+        """A lone question leaves at once. While packets are in flight, or a batch is being read,
+        what is written in one turn of the loop leaves together."""
+        if self.engine.bytes_in_flight or self._owner.in_batch:
+            self.schedule_flush()
+        else:
+            self.flush()
 
     def pause(self, stream: QuicStream) -> None:
         self._paused[stream] = None

@@ -84,6 +84,8 @@ class UdpSocket:
         self._rest: tuple[memoryview, int, SockAddr] | None = None
         self._waiting_to_write = False
         self._closed = False
+        self._was_lone = False
+        """The last wake-up brought one datagram."""
         self._errors: dict[SockAddr, OSError] = {}
         self._sources: dict[SockAddr, ControlMessage] = {}
         self._source_messages: dict[bytes, ControlMessage] = {}
@@ -181,8 +183,18 @@ class UdpSocket:
 
     def _readable(self) -> None:
         assert self._sink is not None
-        datagrams = self._read_trains() if self.coalescing else self._gather()
-        self._sink.end_batch()
+        read = self._read_trains if self.coalescing else self._gather
+        lone = 0
+        if self._was_lone:
+            # A question or its answer: hand it on before asking whether there is more.
+            lone = read(1)
+            self._sink.end_batch()
+            if self._closed:
+                return
+        datagrams = lone + read(_READS_PER_WAKE)
+        if datagrams > lone or not lone:
+            self._sink.end_batch()
+        self._was_lone = datagrams == 1
         if self._moderation.pause_after(datagrams, self._loop.time()) and not self._closed:
             self._loop.remove_reader(self._sock)
             self._pause = self._loop.call_later(PAUSE, self._look_again)
@@ -192,8 +204,9 @@ class UdpSocket:
         self._loop.add_reader(self._sock, self._readable)
         self._readable()
 
-    def _read_trains(self) -> int:
-        """Deliver what the kernel has gathered; returns how many datagrams there were.
+    def _read_trains(self, most: int) -> int:
+        """Deliver what the kernel has gathered, in at most `most` reads; returns how many datagrams
+        there were.
 
         What it has not (packets that came one by one) is gathered here: each train delivered has
         a price of its own.
@@ -202,7 +215,7 @@ class UdpSocket:
         view, deliver, read = self._view, self._sink.receive_train, self._read_message
         reads = datagrams = octets = start = end = segment_size = last = 0
         source: SockAddr = ("", 0)
-        while reads < _READS_PER_WAKE and octets < _BYTES_PER_WAKE:
+        while reads < most and octets < _BYTES_PER_WAKE:
             reads += 1
             if end + _LARGEST > len(view):
                 deliver(view[start:end], segment_size, source)
@@ -232,14 +245,15 @@ class UdpSocket:
             deliver(view[start:end], segment_size, source)
         return datagrams
 
-    def _gather(self) -> int:
-        """Read datagram by datagram, and deliver runs of one size from one address as trains."""
+    def _gather(self, most: int) -> int:
+        """Read datagram by datagram, at most `most`, and deliver runs of one size from one address
+        as trains."""
         assert self._sink is not None
         view, deliver = self._view, self._sink.receive_train
         read = self._read_message if self.mirroring else self._read_one
         reads = datagrams = start = end = segment_size = last = 0
         source: SockAddr = ("", 0)
-        while reads < _READS_PER_WAKE and end + _LARGEST <= len(view):
+        while reads < most and end + _LARGEST <= len(view):
             reads += 1
             try:
                 size, _, address = read(view[end:])

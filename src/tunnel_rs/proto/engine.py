@@ -75,6 +75,8 @@ _CIPHER_SUITES = [
     tls.CipherSuite.AES_256_GCM_SHA384,
     tls.CipherSuite.CHACHA20_POLY1305_SHA256,
 ]
+_ONE_RTT = tls.Epoch.ONE_RTT
+_FIRST_FLIGHT, _CONNECTED = QuicConnectionState.FIRSTFLIGHT, QuicConnectionState.CONNECTED
 _ENDED = (
     QuicConnectionState.CLOSING,
     QuicConnectionState.DRAINING,
@@ -261,7 +263,8 @@ class Engine(PathMoves):
     @property
     def is_closing(self) -> bool:
         """Nothing more can be sent or received but a close."""
-        return self._state in _ENDED or self._close_pending
+        state = self._state
+        return self._close_pending or (state is not _CONNECTED and state is not _FIRST_FLIGHT)
 
     @property
     def is_terminated(self) -> bool:
@@ -299,6 +302,11 @@ class Engine(PathMoves):
     def smoothed_rtt(self) -> float:
         """Seconds."""
         return self._recovery.smoothed_rtt
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """What has been sent on the present path and is not acknowledged yet."""
+        return self._loss.bytes_in_flight
 
     @property
     def send_window(self) -> int:
@@ -372,7 +380,7 @@ class Engine(PathMoves):
     def request_key_update(self) -> None:
         """Change the keys with the next packet. Does nothing while it is not known that the peer
         has the current ones (RFC 9001 section 6.1), as it could not follow."""
-        space = self._spaces[tls.Epoch.ONE_RTT]
+        space = self._space
         if self._key_used_from == 0 or space.largest_acked_packet >= self._key_used_from:
             self._key_used_from = self._packet_number
             super().request_key_update()
@@ -512,7 +520,7 @@ class Engine(PathMoves):
             spin_bit=self._spin_bit,
             version=self._version or QuicProtocolVersion.VERSION_1,
         )
-        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[_ONE_RTT])
         builder.start_frame(
             QuicFrameType.PING, handler=self._on_mtu_probe_delivery, handler_args=(size,)
         )
@@ -522,7 +530,7 @@ class Engine(PathMoves):
         for packet in packets:
             packet.in_flight = False
             packet.sent_time = now
-            self._loss.on_packet_sent(packet=packet, space=self._spaces[tls.Epoch.ONE_RTT])
+            self._loss.on_packet_sent(packet=packet, space=self._space)
         return [(datagram, len(datagram), self.address) for datagram in datagrams]
 
     def _on_mtu_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
@@ -577,13 +585,33 @@ class Engine(PathMoves):
 
     def get_timer(self) -> float | None:
         """When `handle_timer` wants to be called, on the clock of `now`."""
-        timer = super().get_timer()
-        if timer is None or self._state in _ENDED:
-            return timer
+        timer: float | None
+        if self._state is _CONNECTED and self._has_one_space:
+            timer = self._established_timer()
+        else:
+            timer = super().get_timer()
+            if timer is None or self._state in _ENDED:
+                return timer
         if self._keep_alive_at is not None:
             timer = min(timer, self._keep_alive_at)
         if (ends := self._silence_ends) is not None:
             timer = min(timer, ends)
+        return timer
+
+    @property
+    def _has_one_space(self) -> bool:
+        """The handshake is over, and the address in use is validated."""
+        return self._handshake_confirmed and self._network_paths[0].is_validated
+
+    def _established_timer(self) -> float:
+        """What aioquic's `get_timer` tells when there is one packet number space and the address
+        is validated. It is asked after each batch of packets."""
+        timer = self._close_at
+        assert timer is not None, "there is an idle timeout from the first packet on"
+        self._loss_at = self._recovery.data_timer(self._space)
+        for at in (self._space.ack_at, self._loss_at, self._pacing_at):
+            if at is not None and at < timer:
+                timer = at
         return timer
 
     @property
@@ -617,6 +645,7 @@ class Engine(PathMoves):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
+        self._space = self._spaces[_ONE_RTT]
         self._identity.install(self.tls, is_client=self._is_client, accept_peer=self._judge_peer)
 
     def _judge_peer(self, claimed: EndpointId) -> bool:

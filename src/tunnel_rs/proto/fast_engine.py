@@ -15,16 +15,15 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.events import StreamDataReceived
-from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
-from tunnel_rs.proto import varint
+from tunnel_rs.proto import ack_frames
 from tunnel_rs.proto.datagrams import DATAGRAM_HEAD
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, Address, Train
 from tunnel_rs.proto.multipath import MultipathEngine
-from tunnel_rs.proto.multipath_frames import FrameType
 from tunnel_rs.proto.packet_protection import (
     MAX_PACKETS_PER_KEY,
     TrainOpener,
@@ -45,13 +44,13 @@ ACK_EVERY = 32
 _ACK_EVERY_EARLY = 8
 _EARLY_PACKETS = 256
 _MIN_ACK_DELAY, _MAX_ACK_DELAY = 0.002, 0.010
-_MAX_LEAD_RANGES = 4
 _MAX_LEAD = 80
 
 _SCRATCH = memoryview(bytearray(MAX_TRAIN))
 """Where trains are sealed; each is copied out before the next one begins."""
 
 _ONE_RTT = tls.Epoch.ONE_RTT
+_ACK = bytes([QuicFrameType.ACK])
 _STREAM, _FIN, _LEN, _OFF = 0x08, 0x01, 0x02, 0x04
 _MAX_HEAD = 25
 """Longest head of a STREAM frame: type, stream id, offset, length."""
@@ -65,7 +64,6 @@ class FastEngine(MultipathEngine):
         "_ack_early_until",
         "_ack_now",
         "_received_count",
-        "_space",
         "_unacknowledged",
     )
 
@@ -115,7 +113,6 @@ class FastEngine(MultipathEngine):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self._pair = self._keys
-        self._space = self._spaces[_ONE_RTT]
 
     def _confirm_handshake(self) -> None:
         super()._confirm_handshake()
@@ -126,14 +123,8 @@ class FastEngine(MultipathEngine):
             "_ack_early_until": _EARLY_PACKETS,
             "_ack_now": False,
             "_received_count": 0,
-            "_space": None,
             "_unacknowledged": 0,
         }
-
-    def _enliven(self, path: Path) -> None:
-        if path.space is None:
-            super()._enliven(path)
-            path.context["_space"] = path.space
 
     def _wants_turn(self, path: Path, now: float) -> bool:
         if path.context["_unacknowledged"] and self._may_send(path):
@@ -142,10 +133,8 @@ class FastEngine(MultipathEngine):
 
     @property
     def _ack_head(self) -> bytes:
-        """How an ACK frame begins on the current path."""
-        if not self._is_multipath:
-            return b"\x02"
-        return varint.encode(FrameType.PATH_ACK) + varint.encode(self._path.id)
+        """How an ACK frame about the current path begins."""
+        return self._path.ack_head if self._is_multipath else _ACK
 
     def _has_slow_work(self, now: float) -> bool:
         """Whether the slow path has something to do beside what waits for the window."""
@@ -424,9 +413,10 @@ class FastEngine(MultipathEngine):
             if run is not None and run.take(frames):
                 eliciting += 1
                 continue
-            rest = self._take_datagrams(frames)
+            said = self._take_ack(frames, now)
+            rest = self._take_datagrams(said)
             if not rest and frames:
-                eliciting += 1
+                eliciting += bool(said)
                 continue
             if run is not None:
                 self._finish_run(run)
@@ -434,13 +424,33 @@ class FastEngine(MultipathEngine):
             if run is not None:
                 eliciting += 1
                 continue
-            eliciting += self._take_frames(rest, train, now) or len(rest) < len(frames)
+            eliciting += self._take_frames(rest, train, now) or len(rest) < len(said)
             if self.is_closing:
                 return eliciting
         if run is not None:
             self._finish_run(run)
         self._note_received(space, first, end, now)
         return eliciting
+
+    def _take_ack(self, frames: bytes, now: float) -> bytes:
+        """Take in the acknowledgement for this path that a packet begins with; returns what follows
+        it. What is wrong or unusual is left to aioquic's parser."""
+        head = self._ack_head
+        if not frames.startswith(head):
+            return frames
+        ack = ack_frames.read(frames, len(head))
+        if ack is None:
+            return frames
+        acknowledged, delay, end = ack
+        if acknowledged.bounds().stop > self._packet_number:
+            return frames  # packets that were never sent
+        self._recovery.on_ack_received(
+            ack_rangeset=acknowledged,
+            ack_delay=(delay << self._remote_ack_delay_exponent) / 1_000_000,
+            now=now,
+            space=self._space,
+        )
+        return frames[end:]
 
     def _take_datagrams(self, frames: bytes) -> bytes:
         """Take in the DATAGRAM frames a packet begins with; returns what follows them."""
@@ -564,29 +574,15 @@ class FastEngine(MultipathEngine):
         """An ACK frame to put before the data of a small packet, so that an answer carries the
         acknowledgement of its question; empty when none is due or it does not fit."""
         space = self._space
-        if space.ack_at is None or len(space.ack_queue) > _MAX_LEAD_RANGES or room < _MAX_LEAD:
+        if space.ack_at is None or room < _MAX_LEAD or len(space.ack_queue) > ack_frames.MAX_RANGES:
             return b""
         received = space.largest_received_time
         assert received is not None
-        delay = int((now - received) * 1_000_000) >> self._local_ack_delay_exponent
-        ranges = list(space.ack_queue)
-        newest = ranges.pop()
-        parts = [
-            self._ack_head,
-            varint.encode(newest.stop - 1),
-            varint.encode(max(0, delay)),
-            varint.encode(len(ranges)),
-            varint.encode(newest.stop - newest.start - 1),
-        ]
-        start = newest.start
-        for older in reversed(ranges):
-            parts.append(varint.encode(start - older.stop - 1))
-            parts.append(varint.encode(older.stop - older.start - 1))
-            start = older.start
+        delay = int(max(0.0, now - received) * 1_000_000) >> self._local_ack_delay_exponent
         space.ack_at = None
         self._unacknowledged = 0
         self._ack_now = False
-        return b"".join(parts)
+        return ack_frames.write(self._ack_head, space.ack_queue, delay)
 
     def _write_ack_frame(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float

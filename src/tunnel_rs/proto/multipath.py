@@ -35,6 +35,7 @@ OPENING_TIME = 5.0
 """Seconds for which a path to an address that answered is tried to be opened."""
 
 _MAX_OPENINGS = MAX_CANDIDATES
+_AT_ONCE, _NEVER = float("-inf"), float("inf")
 
 
 class MultipathEngine(PathFrames):
@@ -51,6 +52,8 @@ class MultipathEngine(PathFrames):
         self._round = 0
         self._to_open: dict[Address, float] = {}
         self._direct_changed = True
+        self._rounds_at = _AT_ONCE
+        """When the rounds may have something to say or to send."""
         self._knows_peer = self._is_client
         """A client has dialled a key. A server tells strangers nothing of its addresses, and sends
         nothing to those they name, until the application knows them."""
@@ -69,6 +72,7 @@ class MultipathEngine(PathFrames):
     def set_candidates(self, addresses: Iterable[SocketAddr], now: float) -> None:
         """Where we may be reached now, best first. The peer gets to know, and both sides probe."""
         self._own_candidates = tuple(addresses)
+        self._rounds_at = _AT_ONCE
         rounds = self._client_rounds or self._server_rounds
         if rounds is not None:
             rounds.set_own(self._own_candidates, now)
@@ -76,6 +80,7 @@ class MultipathEngine(PathFrames):
     def network_changed(self, now: float) -> None:
         """Our network is another than before, or we have slept: ask on all paths, and begin a
         round of probes."""
+        self._rounds_at = _AT_ONCE
         if self._client_rounds is not None:
             self._client_rounds.network_changed(now)
         if not self._has_paths:
@@ -129,6 +134,7 @@ class MultipathEngine(PathFrames):
         frame = traversal.pull(frame_type, buf)
         if isinstance(frame, ReachOut) == self._is_client:
             raise violation(frame_type, "a frame that only the other side may send")
+        self._rounds_at = _AT_ONCE
         if isinstance(frame, ReachOut):
             self._reach_out(frame, frame_type, context.time)
         elif self._client_rounds is not None:
@@ -188,6 +194,7 @@ class MultipathEngine(PathFrames):
     def _paths_changed(self) -> None:
         super()._paths_changed()
         self._direct_changed = True
+        self._rounds_at = _AT_ONCE
 
     # Probes and answers
 
@@ -196,7 +203,7 @@ class MultipathEngine(PathFrames):
         return self._has_traversal
 
     def trains(self, now: float) -> list[Train]:
-        if not self._has_traversal or not self._may_tell:
+        if now < self._rounds_at or not self._has_traversal or not self._may_tell:
             return super().trains(now)
         self._tell(now)
         trains = self._probe_trains(now)
@@ -215,6 +222,8 @@ class MultipathEngine(PathFrames):
             frames = [(int(QuicFrameType.PATH_CHALLENGE), probe.token)]
             address = known.to_address(probe.address)
             trains += self._off_path_train(self._data_path, address, frames, fill=0)
+        wanted = rounds.get_timer()
+        self._rounds_at = _NEVER if wanted is None else wanted
         return trains
 
     def _beside_answer(self, answer: OffPathAnswer) -> list[tuple[int, bytes]]:
@@ -225,6 +234,7 @@ class MultipathEngine(PathFrames):
             return []
         if any(path.is_validated and path.address == answer.address for path in self._live):
             return []
+        self._rounds_at = _AT_ONCE
         probe = rounds.challenge_back(source, self._now)
         return [] if probe is None else [(int(QuicFrameType.PATH_CHALLENGE), probe.token)]
 
@@ -233,6 +243,7 @@ class MultipathEngine(PathFrames):
         source = known.to_socket(context.network_path.addr) if known is not None else None
         if source is None:
             return
+        self._rounds_at = _AT_ONCE
         if self._client_rounds is not None:
             if self._client_rounds.answered(token, source):
                 self._open_or_wait(context.network_path.addr, context.time)
@@ -264,8 +275,12 @@ class MultipathEngine(PathFrames):
 
     def get_timer(self) -> float | None:
         timer = super().get_timer()
-        rounds = self._client_rounds or self._server_rounds
-        if timer is None or rounds is None or not self._may_tell:
+        if timer is None or timer <= self._rounds_at:
             return timer
-        wanted = rounds.get_timer()
-        return timer if wanted is None else min(timer, wanted)
+        rounds = self._client_rounds or self._server_rounds
+        if rounds is None or not self._may_tell:
+            return timer
+        if self._rounds_at is _AT_ONCE:
+            wanted = rounds.get_timer()
+            return timer if wanted is None else min(timer, wanted)
+        return self._rounds_at

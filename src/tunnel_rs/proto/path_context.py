@@ -15,8 +15,10 @@ from aioquic.quic import events
 from aioquic.quic.connection import QuicConnectionId, QuicNetworkPath
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 
+from tunnel_rs.proto import varint
 from tunnel_rs.proto.engine import CONNECTION_ID_LENGTH, DATAGRAM_SIZE, Address, Engine
 from tunnel_rs.proto.mtu_discovery import MtuDiscovery
+from tunnel_rs.proto.multipath_frames import FrameType
 from tunnel_rs.proto.path_keys import PathKeys, SharedKeys
 from tunnel_rs.proto.recovery import Recovery
 
@@ -33,6 +35,7 @@ class Path:
 
     __slots__ = (
         "abandon_code",
+        "ack_head",
         "bytes_received",
         "challenge_at",
         "challenge_count",
@@ -62,6 +65,8 @@ class Path:
 
     def __init__(self, path_id: int) -> None:
         self.id = path_id
+        self.ack_head = varint.encode(FrameType.PATH_ACK) + varint.encode(path_id)
+        """How PATH_ACK frames about it begin."""
         self.context: dict[str, Any] = {}
         """The engine's attributes while another path is current."""
         self.network_paths: list[QuicNetworkPath] = []
@@ -147,6 +152,7 @@ class PathContext(Engine):
         "_probe_pending",
         "_recovery",
         "_retire_connection_ids",
+        "_space",
         "_spaces",
         "_spin_bit",
         "_spin_highest_pn",
@@ -174,7 +180,7 @@ class PathContext(Engine):
         first.network_paths = self._network_paths
         first.host_ids = self._host_cids
         first.pings = self._ping_pending
-        first.recovery, first.space = self._recovery, self._spaces[_ONE_RTT]
+        first.recovery, first.space = self._recovery, self._space
 
     # Exchanging
 
@@ -234,6 +240,7 @@ class PathContext(Engine):
             "_probe_pending": False,
             "_recovery": None,
             "_retire_connection_ids": [],
+            "_space": None,
             "_spaces": None,
             "_spin_bit": False,
             "_spin_highest_pn": 0,
@@ -264,6 +271,7 @@ class PathContext(Engine):
             _loss=loss,
             _mtu=MtuDiscovery(),
             _recovery=path.recovery,
+            _space=space,
             _spaces={_ONE_RTT: space},
             host_cid=path.host_ids[0].cid if path.host_ids else b"",
         )

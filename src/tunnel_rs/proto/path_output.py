@@ -276,7 +276,7 @@ class PathOutput(PathContext):
         due = self._speaks_at(path)
         if due is None or due > now or not self._may_send(path):
             return []
-        used, space = path.network_paths[0], self._spaces[_ONE_RTT]
+        used, space = path.network_paths[0], self._space
         builder = self._builder(DATAGRAM_SIZE)
         if not (self._is_client or used.is_validated):
             builder.max_total_bytes = _AMPLIFICATION * used.bytes_received - used.bytes_sent
@@ -328,7 +328,7 @@ class PathOutput(PathContext):
 
     def _last_words(self, path: Path, now: float) -> list[Train]:
         """Control frames and acknowledgements on an abandoned path, when nothing else is left."""
-        space = self._spaces[_ONE_RTT]
+        space = self._space
         acks = space.ack_at is not None and space.ack_at <= now
         if not (self._queue or acks or self._owes_drained_acks()) or self._peer_id(path) is None:
             return []

@@ -54,7 +54,8 @@ class PathTimers(PathLife):
                     trains += self._idle_path_trains(path, now)
         if self._off_path:
             trains += self._off_path_answers()
-        self._enter(data)
+        if data is not self._path:
+            self._enter(data)
         if data.drain_at is not None:
             return trains + self._last_words(data, now)
         if self._data_path_changed:
@@ -62,9 +63,9 @@ class PathTimers(PathLife):
             self._outgoing.fit(self._datagram_room)
         if len(self._live) > 1 and self._owes_drained_acks() and self._may_send(data):
             trains += self._drained_ack_trains(now)
-        trains += self._validation_trains(data, now)
-        trains += super().trains(now)
-        return trains
+        if data.challenge_at is not None or data.network_paths[0].remote_challenges:
+            trains += self._validation_trains(data, now)
+        return trains + super().trains(now) if trains else super().trains(now)
 
     def _has_control_work(self, now: float) -> bool:
         if self._is_multipath and self._handshake_confirmed:

@@ -127,6 +127,20 @@ class Recovery(QuicPacketRecovery):
             return due
         return min(due, self._time_of_last_sent_ack_eliciting_packet + MAX_PROBE_INTERVAL)
 
+    def data_timer(self, space: QuicPacketSpace) -> float | None:
+        """`get_loss_detection_time` once the handshake is confirmed: `space` is the only one left,
+        and nothing limits what may be sent."""
+        if space.loss_time is not None:
+            loss_time: float = space.loss_time
+            return loss_time
+        if not space.ack_eliciting_in_flight:
+            return None
+        sent_at: float = self._time_of_last_sent_ack_eliciting_packet
+        timeout: float = self.get_probe_timeout()
+        if self._pto_count:
+            timeout = min(timeout * 2**self._pto_count, MAX_PROBE_INTERVAL)
+        return sent_at + timeout
+
     def on_train_sent(self, train: SentTrain, space: QuicPacketSpace) -> None:
         """Account for a train that has just been built."""
         self.trains.append(train)
@@ -150,7 +164,8 @@ class Recovery(QuicPacketRecovery):
                 space.ack_eliciting_in_flight -= train.packets
                 self._cc.on_packet_acked(now=now, packet=train)  # type: ignore[arg-type]
                 self.on_train(train, True)
-        for packet in _take_acknowledged(space.sent_packets, ack_rangeset):
+        packets = space.sent_packets
+        for packet in _take_acknowledged(packets, ack_rangeset) if packets else ():
             acked.append(packet)
             newest = max(newest, packet.packet_number)
             if packet.is_ack_eliciting:
@@ -202,7 +217,10 @@ class Recovery(QuicPacketRecovery):
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
         now += _TICK
-        super()._detect_loss(now=now, space=space)
+        if space.sent_packets:
+            super()._detect_loss(now=now, space=space)
+        else:
+            space.loss_time = None
         if not space.is_application_data or not self.trains:
             return
         rtt = (

@@ -47,6 +47,9 @@ def _id(stream: QuicStream) -> int:
 class StreamScheduler(QuicConnection):
     """Streams, flow control and 1-RTT packet contents."""
 
+    _space: QuicPacketSpace
+    """That of 1-RTT packets."""
+
     def _setup_streams(self, *, stream_window: int, connection_window: int, streams: int) -> None:
         """Call once after construction, before the handshake. Windows in bytes."""
         initial = min(stream_window, self._configuration.max_stream_data)
@@ -262,7 +265,7 @@ class StreamScheduler(QuicConnection):
     def _on_train(self, train: SentTrain, acknowledged: bool) -> None:
         """What `_on_stream_delivery` does, for a train."""
         if acknowledged and train.acknowledges is not None:
-            self._spaces[_ONE_RTT].ack_queue.subtract(0, train.acknowledges + 1)
+            self._space.ack_queue.subtract(0, train.acknowledges + 1)
         if train.stream is None:
             return  # datagrams are not sent again
         sender = train.stream.sender
@@ -302,7 +305,7 @@ class StreamScheduler(QuicConnection):
 
     def _has_control_work(self, now: float) -> bool:
         """Whether there is anything to send beside data of streams and datagrams."""
-        space = self._spaces[_ONE_RTT]
+        space = self._space
         return bool(
             (space.ack_at is not None and space.ack_at <= now)
             or self._ping_pending
@@ -323,7 +326,7 @@ class StreamScheduler(QuicConnection):
         if not crypto.send.is_valid():
             return
         self._streams_queue.clear()  # aioquic's service order; ours is _work
-        space = self._spaces[_ONE_RTT]
+        space = self._space
         while True:
             ack_due = space.ack_at is not None and space.ack_at <= now
             if not ack_due:
