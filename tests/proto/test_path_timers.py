@@ -132,6 +132,20 @@ def test_a_silent_data_path_is_given_up_before_anybody_is_told_that_another_answ
     assert told[: told.index(PathAbandoned)] == [PathsChanged], "that it is silent"
 
 
+def test_what_is_asked_puts_no_probe_timeout_off(network: PathNetwork) -> None:
+    network.open(SECOND)
+    exchange(network, 50_000)
+    network.settle()
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None
+    network.links[FIRST].cut()
+    timeout, started = client._recovery.get_probe_timeout(), network.now
+    client.write(stream, b"?", True)
+    network.run(10, lambda: bool(events_of(network.client, PathAbandoned)))
+    assert network.now - started < (1 + 2 + 4) * timeout + 0.04
+
+
 def test_a_data_path_that_dies_while_it_is_in_doubt_is_left(network: PathNetwork) -> None:
     """It has answered a challenge in this doubt; what counts is the last one."""
     second = network.open(SECOND)

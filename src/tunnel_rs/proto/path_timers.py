@@ -10,6 +10,7 @@ from tunnel_rs.proto.engine import Train
 from tunnel_rs.proto.multipath_frames import PathError
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_life import KEEP_ALIVE, PathLife
+from tunnel_rs.proto.path_output import MAX_MEASUREMENTS
 
 VALIDATION_TIME = 15.0
 """Seconds after which an address that has not answered is given up."""
@@ -237,6 +238,8 @@ class PathTimers(PathLife):
         for path in validated if len(validated) > 1 else ():
             if path.challenge_at is None:
                 self.challenge(path.id, now)
+                if path is self._data_path:  # once, for each puts its next probe timeout off
+                    path.challenge_count = MAX_MEASUREMENTS - 1
             if path is not self._data_path and not path.pings and path.probes == 0:
                 path.pings.append(0)  # else its own probes ask
 
