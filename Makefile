@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix pathmatrix vpnlab soak multipath-soak iroh-versions rust man packages deploy audit lock clean
+.PHONY: help demo test check lint format bench natmatrix pathmatrix vpnlab soak multipath-soak iroh-versions rust man packages images deploy audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,14 +71,15 @@ man: $(VENV)/development.stamp ## write the manual pages anew from the commands
 packages: $(VENV)/development.stamp ## install the wheel by pip, pipx and uv, with every Python here
 	$(BIN)/python tools/packages.py $(ARGS)
 
+images: ## build the container images and try them (needs docker or podman, and an image registry)
+	container-deploy/build.sh $(ARGS)
+
 deploy: $(VENV)/development.stamp ## check chart, manifests and workflows with tools that go fetches
 	tools/check_deploy.sh
 
-audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in the repository
+audit: $(VENV)/development.stamp ## known holes in what we build on, and secrets in files and history
 	$(PIP) install pip-audit detect-secrets
-	$(BIN)/pip-audit --require-hashes --disable-pip --strict --requirement constraints.txt
-	git ls-files -z | grep -zvE '^(tests|bench)/' | xargs -0 $(BIN)/detect-secrets-hook \
-	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
+	tools/audit.sh
 
 lock: $(VENV)/runtime.stamp ## resolve the dependency ranges anew into constraints*.txt
 	$(PIP) install --upgrade uv

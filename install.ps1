@@ -9,7 +9,8 @@ from where your pip is set up to get them.
 
 .EXAMPLE
 .\install.ps1
-The newest release.
+The newest release. Where Windows lets no scripts run:
+powershell -ExecutionPolicy Bypass -File install.ps1
 
 .EXAMPLE
 .\install.ps1 -Prerelease
@@ -53,8 +54,8 @@ param(
     [ValidatePattern('^[a-z,]*$')]
     [string] $Extras = '',
 
-    # Where all of it goes.
-    [string] $Prefix = (Join-Path $env:LOCALAPPDATA 'tunnel-rs'),
+    # Where all of it goes. Default: %LOCALAPPDATA%\tunnel-rs.
+    [string] $Prefix = '',
 
     # The Python to use: 3.11 or newer. Default: the first one found.
     [string] $Python = '',
@@ -65,15 +66,23 @@ param(
 
 Set-StrictMode -Version 3
 $ErrorActionPreference = 'Stop'
-$Package = 'tunnel-rs'
-$Programs = 'tunnel-rs', 'tunnel-rs-ice', 'tunnel-rs-vpn'
-$Bin = Join-Path $Prefix 'bin'
-$Mark = Join-Path $Prefix '.installed-by-tunnel-rs'
+# Exit codes are looked at here, whatever the user has set.
+Set-Variable PSNativeCommandUseErrorActionPreference $false -WhatIf:$false -Confirm:$false
 
 function Exit-WithError([string] $Text) {
     [Console]::Error.WriteLine("install.ps1: $Text")
     exit 1
 }
+
+if ([Environment]::OSVersion.Platform -ne 'Win32NT') {
+    Exit-WithError 'this script is for Windows; install.sh is for all other systems'
+}
+if (-not $Prefix) { $Prefix = Join-Path $env:LOCALAPPDATA 'tunnel-rs' }
+$Prefix = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($Prefix)
+$Package = 'tunnel-rs'
+$Programs = 'tunnel-rs', 'tunnel-rs-ice', 'tunnel-rs-vpn'
+$Bin = Join-Path $Prefix 'bin'
+$Mark = Join-Path $Prefix '.installed-by-tunnel-rs'
 
 function Get-UserPath {
     # Not expanded: %VARIABLES% in it have to stay what they are.
@@ -89,34 +98,86 @@ function Write-UserPath([string[]] $Entries) {
     $key = [Microsoft.Win32.Registry]::CurrentUser.OpenSubKey('Environment', $true)
     try { $key.SetValue('Path', ($Entries -join ';'), 'ExpandString') }
     finally { $key.Dispose() }
-    # Tells programs that run, the desktop among them, that the environment has changed.
+    # Tells programs that run, the desktop among them, that the environment has changed. An empty
+    # text would stay there as a variable: it takes a null that PowerShell does not make a text of.
     $name = 'tunnel_rs_install'
     [Environment]::SetEnvironmentVariable($name, '1', 'User')
-    [Environment]::SetEnvironmentVariable($name, $null, 'User')
+    [Environment]::SetEnvironmentVariable($name, [NullString]::Value, 'User')
+}
+
+# Whether a program runs and succeeds. The rest of the script stops at errors, but Windows PowerShell
+# takes each line that a program writes to a redirected stderr for one.
+function Test-Run([string] $Program, [string[]] $Arguments) {
+    $ErrorActionPreference = 'Continue'
+    try { & $Program @Arguments 2>$null | Out-Null }
+    catch { return $false }
+    return $LASTEXITCODE -eq 0
+}
+
+# The same, and what it says is shown.
+function Invoke-Program([string] $Program, [string[]] $Arguments) {
+    $ErrorActionPreference = 'Continue'
+    try { & $Program @Arguments | Out-Host }
+    catch { return $false }
+    return $LASTEXITCODE -eq 0
 }
 
 function Test-Python([string] $Candidate) {
-    if (-not (Get-Command $Candidate -CommandType Application -ErrorAction Ignore)) { return $false }
     # The Python of the Microsoft Store that is not there yet answers with an error, too.
-    & $Candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>$null
-    return $LASTEXITCODE -eq 0
+    return Test-Run $Candidate @(
+        '-c', 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))')
 }
 
 function Invoke-Pip([string] $Environment, [string[]] $Arguments) {
     $program = Join-Path $Environment 'Scripts\python.exe'
-    & $program -m pip --disable-pip-version-check --no-input @Arguments | Out-Host
-    return $LASTEXITCODE -eq 0
+    return Invoke-Program $program (
+        @('-m', 'pip', '--disable-pip-version-check', '--no-input') + $Arguments)
+}
+
+# The programs, and those they have replaced.
+function Get-Launcher {
+    foreach ($program in $Programs) {
+        if (Test-Path -LiteralPath $Bin) {
+            Get-ChildItem -LiteralPath $Bin -File -Filter "$program.exe*"
+        }
+    }
+}
+
+# Environments other than this one. One that cannot be renamed has a program that runs.
+function Clear-OldEnvironment([string] $Except) {
+    foreach ($old in @(Get-ChildItem -LiteralPath $Prefix -Directory -Filter 'env-*')) {
+        if ($old.Name -eq $Except) { continue }
+        try {
+            $gone = "$($old.FullName)-removed"
+            Move-Item -LiteralPath $old.FullName -Destination $gone
+            Remove-Item -LiteralPath $gone -Recurse -Force
+        }
+        catch { Write-Output "left $($old.FullName): a program of it runs; end it" }
+    }
 }
 
 if ($Uninstall) {
-    if (-not (Test-Path $Mark)) {
+    if (-not (Test-Path -LiteralPath $Mark)) {
         Exit-WithError "nothing of ours is in $Prefix; was it installed with another -Prefix?"
     }
-    if ($PSCmdlet.ShouldProcess($Prefix, 'remove')) {
-        Remove-Item $Prefix -Recurse -Force
-        Write-UserPath @(Get-UserPath | Where-Object { $_ -ne $Bin })
-        Write-Output "removed $Prefix; your configuration and keys are where they were"
+    if (-not $PSCmdlet.ShouldProcess($Prefix, 'remove')) { exit 0 }
+    # What is ours and nothing else: the user may have named a directory with other things in it.
+    Clear-OldEnvironment -Except ''
+    foreach ($file in Get-Launcher) {
+        Remove-Item -LiteralPath $file.FullName -Force -ErrorAction SilentlyContinue
     }
+    if ((Get-Launcher) -or (Get-ChildItem -LiteralPath $Prefix -Directory -Filter 'env-*')) {
+        Exit-WithError "not all of $Prefix could be removed: end the programs that run, and try again"
+    }
+    Remove-Item -LiteralPath $Mark
+    foreach ($directory in $Bin, $Prefix) {
+        $there = Test-Path -LiteralPath $directory
+        if ($there -and -not (Get-ChildItem -LiteralPath $directory -Force)) {
+            Remove-Item -LiteralPath $directory
+        }
+    }
+    Write-UserPath @(Get-UserPath | Where-Object { $_ -ne $Bin })
+    Write-Output "removed what was in $Prefix; your configuration and keys are where they were"
     exit 0
 }
 
@@ -135,27 +196,34 @@ else {
 }
 
 if ($Wheel) {
-    if (-not (Test-Path $Wheel -PathType Leaf)) { Exit-WithError "there is no wheel $Wheel" }
-    $found = (Get-FileHash $Wheel -Algorithm SHA256).Hash
+    if (-not (Test-Path -LiteralPath $Wheel -PathType Leaf)) {
+        Exit-WithError "there is no wheel $Wheel"
+    }
+    $found = (Get-FileHash -LiteralPath $Wheel -Algorithm SHA256).Hash
     if ($Sha256 -and $found -ne $Sha256) {
         Exit-WithError "$Wheel is not what it should be: its SHA-256 is $found. Nothing was installed"
     }
 }
-$beside = Join-Path $PSScriptRoot 'constraints.txt'
-if (-not $Constraints -and -not $NoConstraints -and (Test-Path $beside)) { $Constraints = $beside }
-if ($Constraints -and -not (Test-Path $Constraints)) { Exit-WithError "there is no file $Constraints" }
-if ((Test-Path $Bin) -and -not (Test-Path $Mark)) {
+if (-not $Constraints -and -not $NoConstraints -and $PSScriptRoot) {
+    $beside = Join-Path $PSScriptRoot 'constraints.txt'
+    if (Test-Path -LiteralPath $beside) { $Constraints = $beside }
+}
+if ($Constraints -and -not (Test-Path -LiteralPath $Constraints)) {
+    Exit-WithError "there is no file $Constraints"
+}
+if ((Test-Path -LiteralPath $Bin) -and -not (Test-Path -LiteralPath $Mark)) {
     Exit-WithError "$Bin is there and is not ours; choose another -Prefix"
 }
 if (-not $PSCmdlet.ShouldProcess($Prefix, 'install')) { exit 0 }
 
 # The new environment is made beside the one in use, which stays until the new one is whole.
-$new = Join-Path $Prefix "env-$PID"
+$name = "env-$PID"
+$new = Join-Path $Prefix $name
 $done = $false
 try {
-    New-Item $Bin -ItemType Directory -Force | Out-Null
-    & $Python -m venv $new
-    if ($LASTEXITCODE -ne 0) { Exit-WithError "$Python could not make an environment in $new" }
+    if (-not (Invoke-Program $Python @('-m', 'venv', $new))) {
+        Exit-WithError "$Python could not make an environment in $new"
+    }
 
     $arguments = @('install', '--quiet')
     if ($From) { $arguments += '--no-index', '--find-links', $From }
@@ -182,25 +250,37 @@ try {
         Exit-WithError 'the versions do not go together: see above. Nothing was changed'
     }
     foreach ($program in $Programs) {
-        & (Join-Path $new "Scripts\$program.exe") --version | Out-Null
-        if ($LASTEXITCODE -ne 0) { Exit-WithError "$program does not start. Nothing was changed" }
+        if (-not (Test-Run (Join-Path $new "Scripts\$program.exe") @('--version'))) {
+            Exit-WithError "$program does not start. Nothing was changed"
+        }
     }
+    New-Item -Path $Mark -ItemType File -Force | Out-Null
+    New-Item -Path $Bin -ItemType Directory -Force | Out-Null
     foreach ($program in $Programs) {
         # A launcher finds its environment by a path inside it, so that a copy works anywhere.
-        Copy-Item (Join-Path $new "Scripts\$program.exe") (Join-Path $Bin "$program.exe") -Force
+        $launcher = Join-Path $new "Scripts\$program.exe"
+        Copy-Item -LiteralPath $launcher -Destination (Join-Path $Bin "$program.exe.new")
     }
-    New-Item $Mark -ItemType File -Force | Out-Null
     $done = $true
 }
 finally {
-    if (-not $done -and (Test-Path $new)) { Remove-Item $new -Recurse -Force }
+    if (-not $done -and (Test-Path -LiteralPath $new)) {
+        Remove-Item -LiteralPath $new -Recurse -Force
+    }
 }
-Get-ChildItem $Prefix -Directory -Filter 'env-*' |
-    Where-Object { $_.FullName -ne $new } |
-    Remove-Item -Recurse -Force -ErrorAction Continue
+foreach ($program in $Programs) {
+    # One that runs can be renamed, not replaced.
+    $link = Join-Path $Bin "$program.exe"
+    if (Test-Path -LiteralPath $link) { Move-Item -LiteralPath $link -Destination "$link.$PID" }
+    Move-Item -LiteralPath "$link.new" -Destination $link
+}
+Get-Launcher | Where-Object { $_.Extension -ne '.exe' } |
+    Remove-Item -Force -ErrorAction SilentlyContinue
+Clear-OldEnvironment -Except $name
 
 Write-Output "installed $(& (Join-Path $Bin "$Package.exe") --version); the programs are in $Bin"
 if ((Get-UserPath) -notcontains $Bin) {
     Write-UserPath (@(Get-UserPath) + $Bin)
-    Write-Output "$Bin was added to your PATH: open a new terminal to use it"
+    $env:Path = "$env:Path;$Bin"
+    Write-Output "$Bin was added to your PATH; terminals that are open already do not know it"
 }

@@ -98,7 +98,8 @@ else
     fi
     if [ -z "$python" ] && is_good "$candidate"; then python=$candidate; fi
   done
-  [ -n "$python" ] || fail "no Python 3.11 or newer was found. Install one (Debian, Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; macOS: brew install python3), or name it with --python"
+  old=$(python3 -c 'import sys; print("; python3 is %d.%d" % sys.version_info[:2])' 2>/dev/null) || old=
+  [ -n "$python" ] || fail "no Python 3.11 or newer was found$old. Install one (Debian, Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; macOS: brew install python3), or name it with --python"
 fi
 can_make_environments "$python" ||
   fail "$python cannot make environments: its venv module is missing (Debian, Ubuntu: apt install python3-venv)"

@@ -1,6 +1,7 @@
 """Mixed load for a long time: does anything grow?  `make soak`.
 
-    python bench/soak.py [--minutes 30] [--connections 100] [--rate 0] [--flows 20] [--outage 60]
+    python bench/soak.py [--minutes 30] [--connections 100] [--rate 0] [--flows 20]
+                         [--ping-every 0.1] [--outage 60]
 
 All the time 100 connections open, exchange bytes that are checked, and close, some by a reset, some
 by halves; with `--rate` only so many a second, and the others wait, open. UDP flows come and go
@@ -117,7 +118,7 @@ async def soak(given: argparse.Namespace, stack: ExitStack) -> int:
         await asyncio.to_thread(lambda: server.client(*tunnels, address=address))
     )
     ports = await asyncio.to_thread(lambda: [listening(client) for _ in range(2)])
-    load = Load(ports[0], ports[1], cable, Pace(given.rate))
+    load = Load(ports[0], ports[1], cable, Pace(given.rate), given.ping_every)
     watched = [
         Observed("client", client, metrics[0]),
         Observed("server", server.program, metrics[1]),
@@ -246,6 +247,7 @@ def main() -> int:
         help="connections begun a second, all together; 0: no limit",
     )
     parser.add_argument("--flows", type=int, default=20)
+    parser.add_argument("--ping-every", type=float, default=0.1, help="seconds between two")
     parser.add_argument("--outage", type=float, default=60, help="seconds between outages")
     given = parser.parse_args()
     if given.rate and given.connections / given.rate > MOST_WAIT:

@@ -20,8 +20,6 @@ CUT = 16.0
 """Seconds the link stays cut: long enough for the client to ask for the server anew."""
 BACK_WITHIN = 75.0
 """Seconds for the first exchange after an outage: the longest backoff, and something."""
-PING_EVERY = 0.1
-"""Seconds between two small exchanges whose time is taken."""
 EXPECTED = (OSError, EOFError, TimeoutError, asyncio.IncompleteReadError)
 """What a connection may end with while the link is out, and nothing else."""
 
@@ -68,6 +66,8 @@ class Load:
     cable: Cable
     pace: Pace
     """Of the exchanges of `connection`, all together."""
+    ping_every: float
+    """Seconds between two small exchanges whose time is taken."""
     running: bool = True
     done: Counter[str] = field(default_factory=Counter)
     interrupted: int = 0
@@ -119,7 +119,7 @@ class Load:
                 self.times.append(time.monotonic() - began)
         finally:
             writer.close()
-        await asyncio.sleep(PING_EVERY)
+        await asyncio.sleep(self.ping_every)
         return "ping"
 
     async def connection(self) -> str:

@@ -104,7 +104,8 @@ class ClientRefused(Report):
 @dataclass(frozen=True, slots=True)
 class ClientGone(Report):
     """Server side: an authenticated client's link has ended. `sent` and `received` are payload
-    bytes of all its sessions, as seen by the targets; `seconds` is how long it was there."""
+    bytes of all its sessions, as seen by the targets; `seconds` is how long it was there. In a VPN
+    the bytes are those of its packets, and `addresses` what it had."""
 
     peer: EndpointId
     reason: str
@@ -112,6 +113,7 @@ class ClientGone(Report):
     sent: int = 0
     received: int = 0
     seconds: float = 0.0
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +226,13 @@ class VpnServerStarting(Report):
 
 @dataclass(frozen=True, slots=True)
 class VpnClientJoined(Report):
-    """Server side: a client has been let in, and has these addresses in the VPN."""
+    """Server side: a client has been let in by its token, and has these addresses in the VPN."""
 
     peer: EndpointId
     address: str
     addresses: tuple[str, ...]
+    name: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +286,8 @@ class SessionStatus:
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
     """A link that is up; `link` tells it from others to the same peer. Bytes are payload over all
-    its sessions, rates bytes a second (None: not measured yet)."""
+    its sessions, rates bytes a second (None: not measured yet). `addresses` are what it has in a
+    VPN."""
 
     peer: EndpointId
     name: str
@@ -295,6 +300,7 @@ class PeerStatus:
     link: int = 0
     send_rate: float | None = None
     receive_rate: float | None = None
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +319,34 @@ class Problem:
     time: str
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    """A source of wrong tokens whose answers are held back. `source` is an IP address, an IPv6 /64
+    network, an EndpointId behind a relay, or `*`: everybody who has not shown a good token before.
+    `seconds` are left of it; `failures` brought it about."""
+
+    source: str
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """All sources that are penalised now: how many, and those with the longest time left."""
+
+    sources: int = 0
+    longest: tuple[Penalty, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PacketStatus:
+    """Packets that a VPN has carried, and those it has dropped, by the reason."""
+
+    sent: int
+    received: int
+    dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +372,9 @@ class ProgramStatus:
     receive_rate: float | None
     counts: Mapping[str, int]
     problems: tuple[Problem, ...]
+    penalties: Penalties
     history: tuple[tuple[float, float], ...]
+    packets: PacketStatus | None
 
 
 Reporter = Callable[[Report], None]

@@ -153,3 +153,15 @@ def test_a_full_disk_is_told_once_and_ends_nothing(warnings: list[Report]) -> No
     log.close()
     (warning,) = warnings
     assert "No space left on device; lines are missing there" in str(warning)
+
+
+def test_who_got_which_address_in_a_vpn_is_written(path: Path, warnings: list[Report]) -> None:
+    log = AuditLog(path, warnings.append, wall=lambda: 1.5)
+    log.report(reports.VpnClientJoined(PEER, "192.0.2.1:5", ("10.0.0.2",), "alice", "token"))
+    log.report(reports.ClientGone(PEER, "left", "alice", 10, 20, 2.5, ("10.0.0.2",)))
+    log.close()
+    came, went = lines(path)
+    assert (came["event"], went["event"]) == ("client_admitted", "client_gone")
+    assert came["addresses"] == went["addresses"] == ["10.0.0.2"]
+    assert (came["name"], came["by"], came["peer"]) == ("alice", "token", ENDPOINT_ID)
+    assert (went["sent"], went["received"], went["seconds"]) == (10, 20, 2.5)

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -77,10 +78,11 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    scene = Scene(tmp_path)
-    yield scene
-    scene.stop()
+def scene() -> Iterator[Scene]:
+    with TemporaryDirectory() as folder:  # paths of sockets are short: that of tmp_path may not be
+        scene = Scene(Path(folder))
+        yield scene
+        scene.stop()
 
 
 def test_status_shows_every_program_or_says_that_there_is_none(scene: Scene) -> None:

@@ -20,6 +20,7 @@ def test_the_status_is_written_as_prometheus_text() -> None:
         "tunnel_rs_peers 1",
         "tunnel_rs_sessions 2",
         "tunnel_rs_sessions_total 7",
+        "tunnel_rs_penalised_sources 7",
         'tunnel_rs_bytes_total{direction="sent"} 1000',
         'tunnel_rs_events_total{kind="clients_refused"} 1',
         'tunnel_rs_peer_rtt_seconds{peer="d75a980182",link="3",kind="direct"} 0.0125',
@@ -35,3 +36,13 @@ def test_every_line_is_well_formed() -> None:
     assert text.endswith("\n")
     for line in text.splitlines():
         assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line)
+
+
+def test_packets_are_told_of_a_vpn_only() -> None:
+    view, observed = Overview("tunnel-rs-vpn", "server", now=lambda: 5.0), FakeObserved()
+    view.observe(PEER, observed)
+    assert "tunnel_rs_packets" not in metrics(view.status())
+    observed.packets = reports.PacketStatus(3, 4, {"spoofed": 5})
+    text = metrics(view.status()).splitlines()
+    assert 'tunnel_rs_packets_total{direction="received"} 4' in text
+    assert 'tunnel_rs_packets_dropped_total{reason="spoofed"} 5' in text

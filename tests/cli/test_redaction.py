@@ -32,6 +32,8 @@ def test_secrets_of_ours_are_masked(text: str, shown: str) -> None:
         ("turn:bob:hunter2@turn.example?transport=tcp", "turn:***@turn.example?transport=tcp"),
         ("Authorization: Bearer s3cret", "Authorization: Bearer ***"),
         (f"{ENDPOINT_ID} {BASE32} {ENDPOINT_ID}", "id-1 id-2 id-1"),
+        (f"client {ENDPOINT_ID[:10]} of {ENDPOINT_ID}, 93558c4e32", "client id-1 of id-1, id-2"),
+        ("in 1234567890 s, deadbeef, abcdef01234", "in 1234567890 s, deadbeef, abcdef01234"),
         ("8.8.8.8:53, [2606:4700::1]:443, 8.8.8.8", "ipv4-1:53, [ipv6-1]:443, ipv4-1"),
         (
             "127.0.0.1 10.1.2.3 192.168.0.1 fe80::1 ::1",

@@ -145,3 +145,14 @@ def test_a_system_service_wants_its_user_first() -> None:
     assert steps[0].startswith("next: useradd --system") and steps[0].endswith(" no-such")
     assert steps[-1] == "next: systemctl enable --now tunnel-rs-relay"
     assert "User=no-such" in unit_text(plan)
+
+
+def test_a_mac_s_service_can_write_to_its_log() -> None:
+    """launchd opens it as the user, who cannot make files in /Library/Logs."""
+    host = host_for("darwin", Scope.SYSTEM, {})
+    plan = Plan(KINDS["relay"], Scope.SYSTEM, Path("/etc/x"), ("/bin/true", "relay"), "somebody")
+    log = "/Library/Logs/tunnel-rs-relay.log"
+    assert list(next_steps(plan, host, "darwin", "me")) == [
+        f"next: touch {log} && chown somebody {log} && chmod 600 {log}",
+        "next: launchctl bootstrap system /Library/LaunchDaemons/rs.tunnel.tunnel-rs-relay.plist",
+    ]

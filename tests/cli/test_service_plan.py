@@ -14,7 +14,9 @@ from tunnel_rs.cli.service_plan import (
     service_name,
 )
 from tunnel_rs.config.keyfile import write_secret_key
+from tunnel_rs.config.nostr_keyfile import write_nostr_key
 from tunnel_rs.errors import ConfigError, LocalError, UsageError
+from tunnel_rs.proto.nostr_keys import NostrSecretKey
 from tunnel_rs.values import Secret
 
 SERVER = """\
@@ -59,6 +61,44 @@ def test_a_clients_token_is_read_once(folder: Path) -> None:
     )
     plan = make_plan(KINDS["client"], Scope.USER, Path("client.toml"), run_as=None, instance=None)
     assert [(file.option, file.once) for file in plan.files] == [("auth_token_file", True)]
+
+
+NOSTR = """\
+role = "{role}"
+mode = "nostr"
+[nostr]
+nsec_file = "our.nsec"
+peer_npub = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "more"),
+    [
+        ("server", "allowed_sources.tcp = ['127.0.0.0/8']"),
+        ("client", "request_source = 'tcp://127.0.0.1:22'\ntarget = '127.0.0.1:2222'"),
+    ],
+)
+def test_a_nostr_key_is_handed_over(folder: Path, role: str, more: str) -> None:
+    write_nostr_key(folder / "our.nsec", NostrSecretKey(Secret(bytes(range(1, 33)))), force=False)
+    (folder / "ice.toml").write_text(NOSTR.format(role=role, more=more))
+    kind = KINDS[f"ice-{role}"]
+    plan = make_plan(kind, Scope.SYSTEM, Path("ice.toml"), run_as=None, instance=None)
+    assert plan.name == f"tunnel-rs-ice-{role}" and plan.program[1] == role
+    assert plan.files == (NamedFile("--nsec-file", "nsec_file", folder / "our.nsec", True),)
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [("manual", 'somebody pastes.*mode = "nostr"'), ("iroh", 'expected "manual" or "nostr"')],
+)
+def test_what_needs_a_person_at_each_start_is_no_service(
+    folder: Path, mode: str, error: str
+) -> None:
+    (folder / "ice.toml").write_text(f'role = "server"\nmode = "{mode}"\n')
+    with pytest.raises(ConfigError, match=error):
+        make_plan(KINDS["ice-server"], Scope.SYSTEM, Path("ice.toml"), run_as=None, instance=None)
 
 
 @pytest.mark.parametrize("name", ["relay", "dns-server"])
@@ -106,9 +146,13 @@ def test_a_name_is_part_of_a_file_name(instance: str) -> None:
 
 
 def test_every_kind_is_a_command_of_its_program() -> None:
-    from tunnel_rs.cli import main, vpn
+    from tunnel_rs.cli import ice, main, vpn
 
-    commands = {"tunnel-rs": main.COMMANDS, "tunnel-rs-vpn": vpn.VpnGroup.table}
+    commands = {
+        "tunnel-rs": main.COMMANDS,
+        "tunnel-rs-ice": ice.COMMANDS,
+        "tunnel-rs-vpn": vpn.VpnGroup.table,
+    }
     assert all(kind.words[1] in commands[kind.words[0]] for kind in KINDS.values())
 
 

@@ -57,9 +57,18 @@ async def test_a_browser_shows_everything_live_and_nothing_as_markup(tmp_path: P
     shown, log = out.decode(), err.decode()
     assert process.returncode == 0
     assert len(asked) >= 2, "it asks again and again"
-    for part in ("tunnel-rs server", "alice", "192.0.2.1:4433", "tcp://127.0.0.1:22", "12.5 ms"):
+    for part in (
+        "tunnel-rs server",
+        "alice",
+        "192.0.2.1:4433",
+        "tcp://127.0.0.1:22",
+        "12.5 ms",
+        "192.0.2.7",
+    ):
         assert part in shown
     assert "1 running" in shown
     assert '<path d="M' in shown, "the throughput is drawn"
     assert html.escape(HOSTILE, quote=False) in shown and "<title>owned" not in shown
-    assert "CONSOLE" not in log, "no error of the script, nothing that the policy refused"
+    # The browser's own pages may say something, too: of a slow network, on a busy machine.
+    said = [line for line in log.splitlines() if "CONSOLE" in line and "chrome://" not in line]
+    assert not said, "no error of the script, nothing that the policy refused"

@@ -28,6 +28,8 @@ def test_a_program_is_told_with_peers_paths_sessions_tunnels_and_errors() -> Non
         "    path https://relay.example/: relay, not in use",
         "    session 4: tcp://127.0.0.1:22, 1 s, 10 B out, 20 B in",
         "  errors: 1 clients refused; last: connection from 192.0.2.9:1: refused: no",
+        "  slowed down after wrong tokens: all who are new (120 failures, 1 min 5 s left), "
+        "192.0.2.7 (4 failures, 15 s left) and 5 more",
     ]
 
 

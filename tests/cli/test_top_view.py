@@ -50,6 +50,7 @@ def test_a_program_is_drawn_with_all_there_is_to_know() -> None:
         "12.5 ms",
         "tcp://127.0.0.1:22",
         "errors: 1 clients refused",
+        "slowed down after wrong tokens: all who are new",
     ):
         assert part in text
     assert "relay.example" not in text, "a path that is not in use"
@@ -61,7 +62,11 @@ def test_several_programs_stand_one_below_the_other() -> None:
 
 
 def test_it_fits_a_narrow_terminal() -> None:
-    assert max(map(len, drawn(told(), width=60).splitlines())) <= 60
+    lines = drawn(told(), width=60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert len([line for line in lines if "█" in line]) == 1, "a plot takes one line"
+    assert any(line.startswith("client d75a980182 (alice), 1 min 5 s: ") for line in lines)
+    assert any(line.startswith("  session 4: tcp://127.0.0.1:22") for line in lines)
 
 
 def test_of_many_sessions_the_busiest_are_drawn() -> None:
@@ -70,9 +75,9 @@ def test_of_many_sessions_the_busiest_are_drawn() -> None:
     answer["peers"][0]["sessions"] = [
         {**session, "session": 1000 + number, "sent": number} for number in range(50)
     ]
-    text = drawn(answer)
-    assert "1049" in text and "1000" not in text
-    assert f"and {50 - MAX_SESSIONS} more" in text
+    for drawing in (drawn(answer), drawn(answer, width=60)):
+        assert "1049" in drawing and "1000" not in drawing
+        assert f"and {50 - MAX_SESSIONS} more" in drawing
 
 
 def test_nothing_that_is_told_is_taken_for_markup_or_control() -> None:

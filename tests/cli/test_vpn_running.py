@@ -1,7 +1,6 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 from tests.support.memory_link import SERVER_ID, MemoryLink, link_pair
@@ -9,12 +8,10 @@ from tests.support.program import run_vpn
 from tests.support.sockets import until
 from tests.support.vpn import OTHER_TOKEN, TOKEN, FakeHost, FakeTun, server_settings
 
-from tunnel_rs.cli.vpn_running import answering, run_vpn_server, starting
+from tunnel_rs.cli.vpn_running import reload_vpn_server, run_vpn_server, starting
 from tunnel_rs.errors import ConfigError, ExitStatus, LinkClosedError, LocalError
 from tunnel_rs.iroh.settings import EndpointSettings
-from tunnel_rs.net.control_socket import ask_all
 from tunnel_rs.net.exchange import Exchange
-from tunnel_rs.net.threads import in_thread
 from tunnel_rs.proto.access import of_tokens
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.vpn_handshake import VpnRequest, decode_response, encode_request
@@ -50,8 +47,7 @@ class FakeEndpoint:
 
 
 class Bench:
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    def __init__(self) -> None:
         self.reports: list[Report] = []
         self.endpoint, self.tun = FakeEndpoint(), FakeTun()
         self.server = VpnServer(server_settings(), self.tun, FakeHost(), self.reports.append)
@@ -77,8 +73,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
+async def bench() -> Bench:
+    return Bench()
 
 
 async def started(bench: Bench) -> "asyncio.Task[ExitStatus]":
@@ -87,24 +83,20 @@ async def started(bench: Bench) -> "asyncio.Task[ExitStatus]":
     return running
 
 
-async def test_it_announces_serves_answers_and_stops_on_a_signal(
-    bench: Bench, tmp_path: Path
-) -> None:
+async def test_it_announces_serves_and_stops_on_a_signal(bench: Bench) -> None:
     running = await started(bench)
     assert isinstance(bench.reports[0], VpnServerStarting)
     assert await bench.ask(1)
-    [answer] = await in_thread(lambda: list(ask_all(tmp_path / "tunnel-rs", "vpn-server-*")))
-    assert len(answer["clients"]) == 1
+    assert len(bench.server.sessions) == 1
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running is ExitStatus.TERMINATED
     assert bench.endpoint.closed
-    assert list((tmp_path / "tunnel-rs").iterdir()) == []
 
 
 async def test_sighup_reads_the_tokens_again(bench: Bench) -> None:
     running = await started(bench)
     os.kill(os.getpid(), signal.SIGHUP)
-    await until(lambda: Notice("info", "tokens read again: 1") in bench.reports)
+    await until(lambda: Notice("info", "tokens read again: 1 token(s)") in bench.reports)
     assert not await bench.ask(1)
     bench.reread = ConfigError("x.toml: wrong")
     os.kill(os.getpid(), signal.SIGHUP)
@@ -122,15 +114,13 @@ async def test_when_the_device_goes_it_ends_with_the_reason(bench: Bench) -> Non
     assert bench.endpoint.closed
 
 
-async def test_without_a_status_socket_all_the_rest_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tunnel-rs").write_text("a file in the way")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    reports: list[Report] = []
-    async with answering("vpn-client", dict, reports.append):
-        pass
-    assert len(reports) == 1 and "status" in str(reports[0])
+async def test_what_is_wrong_with_the_tokens_is_told_and_raised(bench: Bench) -> None:
+    bench.reread = ConfigError("x.toml: wrong")
+    with pytest.raises(ConfigError):
+        reload_vpn_server(bench.server, bench.reports.append, bench._reread)
+    assert len(bench.reports) == 1
+    bench.reread = server_settings(access=of_tokens(OTHER_TOKEN))
+    assert reload_vpn_server(bench.server, bench.reports.append, bench._reread) == "1 token(s)"
 
 
 async def test_the_command_for_a_client_is_one_that_works_with_a_token() -> None:

@@ -30,8 +30,13 @@ SERVER = {
     "role": "vpnserver",
     "device": "tunnel0",
     "addresses": ["10.7.0.1/24"],
-    "clients": [{**CLIENT, "rtt_ms": None, "dropped": {"spoofed": 7, "full": 1}}],
+    "clients": [{**CLIENT, "name": "alice", "rtt_ms": None, "dropped": {"spoofed": 7, "full": 1}}],
     "dropped": {"no such client": 3},
+    "counts": {"clients_refused": 2, "clients_admitted": 1},
+    "penalties": {
+        "sources": 1,
+        "longest": [{"source": "192.0.2.9", "seconds": 5, "failures": 4}],
+    },
 }
 
 
@@ -64,9 +69,11 @@ def test_people_get_lines() -> None:
         "client on tunnel0: 10.7.0.2; peer d75a980182 at 192.0.2.1:4433, round trip 1.5 ms",
         "  sent 1 packets (2 B), received 3 (4 B)",
         "server on tunnel0: 10.7.0.1/24; 1 client(s)",
-        "  10.7.0.2: peer d75a980182 at 192.0.2.1:4433",
+        "  10.7.0.2 (alice): peer d75a980182 at 192.0.2.1:4433",
         "    sent 1 packets (2 B), received 3 (4 B); dropped: 1 full, 7 spoofed",
         "  dropped: 3 no such client",
+        "  errors: 2 clients refused",
+        "  slowed down after wrong tokens: 192.0.2.9 (4 failures, 5 s left)",
     ]
 
 

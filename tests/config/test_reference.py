@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel_rs.config import ice_schema
+from tunnel_rs.config import ice_schema, vpn_schema
 from tunnel_rs.config.option import Option, Role
 from tunnel_rs.config.reference import reference
 from tunnel_rs.config.schema import OPTIONS
@@ -44,3 +44,18 @@ def test_every_option_of_tunnel_rs_ice_has_a_row(role: str) -> None:
     assert len(rows) == len(options)
     for option in options:
         assert not option.flags or any(f"`{option.flags[0]}" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("title", "options"),
+    [("Server", vpn_schema.SERVER_OPTIONS), ("Client", vpn_schema.CLIENT_OPTIONS)],
+)
+def test_every_option_of_tunnel_rs_vpn_has_a_row(
+    title: str, options: tuple[Option[object], ...]
+) -> None:
+    _, _, rest = reference().partition(f"### {title} of tunnel-rs-vpn")
+    rows = rest.partition("###")[0].splitlines()
+    assert sum(row.startswith(("| `", "| - ")) for row in rows) == len(options)
+    for option in options:
+        names = filter(None, [option.key, *option.flags, option.variable])
+        assert all(any(f"`{name}" in row for row in rows) for name in names)

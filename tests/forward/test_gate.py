@@ -167,6 +167,7 @@ async def test_failures_from_everywhere_slow_down_strangers_but_not_known_source
         now = asyncio.get_running_loop().time()
         assert penalties.penalty("203.0.113.1", now) > 0
         assert penalties.penalty("192.0.2.1", now) == 0
+        assert [each.source for each in bench.server.penalties.longest] == ["*"]
         assert (await bench.connect(address="203.0.113.1:1").ask_to_come_in()).accepted
 
 

@@ -23,6 +23,7 @@ from tests.support.sockets import (
     UdpTarget,
     abort,
     echo_server,
+    read_exactly,
     read_to_eof,
     send,
     until,
@@ -633,7 +634,24 @@ async def test_who_loses_the_token_is_sent_away_with_all_sessions(target: TcpTar
         await peer.serving
         (gone,) = bench.reported(ClientGone)
         assert (gone.name, gone.reason) == ("alice", "its token has expired or was taken away")
+        await until(lambda: bool(bench.reported(SessionClosed)))
+        assert bench.reported(SessionClosed)[0].reason == gone.reason
         assert other.link.error is None
+
+
+async def test_what_a_client_moved_counts_its_sessions_that_were_cut_off(
+    target: TcpTarget,
+) -> None:
+    async with server_bench() as bench:
+        peer = await bench.client()
+        opened = await peer.open(target.url)
+        sock = await target.accept()
+        opened.stream.write(b"question")
+        assert await read_exactly(sock, 8) == b"question"
+        assert bench.server.disconnect("", "enough") == 1  # whoever it is
+        await peer.serving
+        (gone,) = bench.reported(ClientGone)
+        assert (gone.reason, gone.sent, gone.received) == ("enough", 0, 8)
 
 
 async def test_a_client_whose_token_expires_is_sent_away_at_that_time() -> None:

@@ -1,6 +1,8 @@
 """Tests of `tunnel_rs.forward.udp_flow`."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from tests.support.memory_link import MemoryStream, Sizes, link_pair
@@ -255,3 +257,17 @@ async def test_a_connected_socket_and_a_stream_are_joined(size: int) -> None:
     assert sock.fileno() == -1
     assert ends == [SpliceEnd(answer, size, "")]
     target.close()
+
+
+async def test_an_ended_flow_leaves_nothing_to_the_garbage_collector() -> None:
+    target = UdpTarget(bytes)
+    flow = join_udp(connect_udp(["127.0.0.1"], target.port), [].append, idle_timeout=60)
+    flow.close()
+    let_go = weakref.ref(flow)
+    gc.disable()
+    try:
+        del flow
+        await until(lambda: let_go() is None)
+    finally:
+        gc.enable()
+        target.close()

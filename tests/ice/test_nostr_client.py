@@ -5,7 +5,7 @@ from tests.support.sockets import connect, echo_server, read_exactly, send, unti
 
 from tunnel_rs.errors import PeerNotFoundError, TargetError
 from tunnel_rs.proto.signalling import Encryption
-from tunnel_rs.reports import TunnelLost, TunnelUp
+from tunnel_rs.reports import Trying, TunnelLost, TunnelUp
 
 
 async def echo_through(port: int, data: bytes = b"hello") -> None:
@@ -20,8 +20,10 @@ async def test_a_session_is_introduced_by_a_relay(encryption: Encryption) -> Non
     async with echo_server() as target, relay() as one:
         async with nostr_server(one.url, encryption=encryption):
             settings = client_settings(target.url)
-            async with nostr_client(settings, one.url, encryption=encryption) as (running, _, _):
+            async with nostr_client(settings, one.url, encryption=encryption) as (running, _, told):
                 await echo_through(running.port())
+                # What tells a service manager that the listeners are open.
+                assert told.of(Trying)
         types = {tag[1] for event in one.events for tag in event["tags"] if tag[0] == "type"}
         encrypted = encryption is not Encryption.OFF
         assert types == {

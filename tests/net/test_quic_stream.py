@@ -1,5 +1,7 @@
 """Tests of `tunnel_rs.net.quic_stream` against the contract of `net.link`, without a network."""
 
+import gc
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -405,3 +407,24 @@ async def test_ending_our_side_inside_eof_received_loses_the_stream_once(
 
 async def test_the_repr_names_the_stream(stream: QuicStream) -> None:
     assert repr(stream) == "QuicStream(4)"
+
+
+async def test_whoever_has_been_told_everything_is_let_go(stream: QuicStream) -> None:
+    tape = Tape(stream)
+    stream.write_eof()
+    stream.deliver_eof()
+    let_go = weakref.ref(tape)
+    gc.disable()
+    try:
+        del tape
+        assert let_go() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_receiver_that_comes_after_the_end_is_told_it_and_let_go(
+    stream: QuicStream,
+) -> None:
+    stream.lose(LOST)
+    assert Tape(stream).calls == [("lost", LOST)]
+    assert stream._receiver is None

@@ -1,9 +1,11 @@
 """Tests of `tunnel_rs.net.splice`: real TCP sockets on one side, a memory link on the other."""
 
 import asyncio
+import gc
 import hashlib
 import os
 import socket
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -290,3 +292,20 @@ def test_all_connections_of_a_thread_share_one_receive_buffer() -> None:
     sides = [TcpSide(NoStream(), lambda _: None, lambda _: None) for _ in range(2)]  # type: ignore[arg-type]
     assert sides[0].get_buffer(-1) is sides[1].get_buffer(-1)
     assert len(sides[0].get_buffer(-1)) == 256 * 1024
+
+
+async def test_an_ended_splice_leaves_nothing_to_the_garbage_collector() -> None:
+    bench = await make()
+    far = await bench.far()
+    far.stream.write_eof()
+    bench.app.shutdown(socket.SHUT_WR)
+    await bench.end()
+    let_go = weakref.ref(bench.splice), weakref.ref(bench.splice._local)
+    gc.disable()
+    try:
+        bench.near.set_receiver(Recorder(bench.near))
+        del bench.splice
+        await until(lambda: [each() for each in let_go] == [None, None])
+    finally:
+        gc.enable()
+        bench.app.close()

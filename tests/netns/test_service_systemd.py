@@ -11,11 +11,12 @@ from tests.support.systemd import PROGRAM, Systemd, own_systemd
 from tunnel_rs.cli.service_plan import KINDS, NamedFile, Plan, Scope
 from tunnel_rs.cli.systemd_unit import unit_text
 from tunnel_rs.proto.identity import encode_secret_key
+from tunnel_rs.proto.nostr_keys import NostrSecretKey
 from tunnel_rs.values import Secret
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
-KEY = Secret(bytes(range(32)))
+KEY = Secret(bytes(range(1, 33)))
 SERVER = """\
 role = "server"
 mode = "iroh"
@@ -27,6 +28,16 @@ dns_server = "none"
 tcp = ["127.0.0.0/8"]
 """
 RELAY = 'http_bind_addr = "127.0.0.1:80"\nenable_metrics = false\n'
+ICE_CLIENT = """\
+role = "client"
+mode = "nostr"
+[nostr]
+peer_npub = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"
+relays = ["ws://127.0.0.1:9"]
+stun_servers = []
+request_source = "tcp://127.0.0.1:22"
+target = "127.0.0.1:2222"
+"""
 MANAGER = """\
 [Service]
 Type=notify
@@ -135,6 +146,22 @@ def test_a_discovery_server_keeps_its_records_in_its_own_directory(systemd: Syst
     assert "Discovery server is ready" in state["StatusText"]
     found = systemd.run("stat", "-c", "%U %a", "/var/lib/tunnel-rs/dns-server")
     assert found.startswith("nobody")
+
+
+def test_a_nostr_client_has_its_key_and_is_ready_although_its_server_is_away(
+    systemd: Systemd,
+) -> None:
+    script = systemd.run("cat", PROGRAM)
+    start = "-c 'from tunnel_rs.cli.ice import main; main()'"
+    systemd.write("/mnt/bin/tunnel-rs-ice", script.replace("-m tunnel_rs", start), "755")
+    key = NamedFile("--nsec-file", "nsec_file", Path("/mnt/etc/client.nsec"), True)
+    systemd.write(str(key.path), NostrSecretKey(KEY).nsec, "600")
+    client = plan("ice-client", key)
+    client = replace(client, program=("/mnt/bin/tunnel-rs-ice", "client"))
+    state = started(systemd, client, ICE_CLIENT)
+    assert state["StatusText"] == "trying Nostr relays"
+    systemd.run("systemctl", "stop", client.name)
+    assert systemd.show(client.name)["Result"] == "success"
 
 
 def test_one_that_hangs_is_started_anew(systemd: Systemd) -> None:

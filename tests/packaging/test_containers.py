@@ -72,6 +72,22 @@ def test_the_two_images_differ_in_their_base_alone() -> None:
     assert re.findall(r"^FROM (\S+)", alpine, re.M) == ["python:${PYTHON}-alpine"] * 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a script for POSIX shells")
+def test_without_an_engine_building_says_so_in_one_line() -> None:
+    done = subprocess.run(
+        ["sh", DEPLOY / "build.sh"],
+        env={"PATH": "/usr/bin:/bin", "ENGINE": "no-such-engine"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "build.sh: no container engine runs here (tried no-such-engine): start one, or name it "
+        "with ENGINE="
+    ]
+
+
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """The options of a command line as our own program reads them; fails for one it refuses."""
     context = cli.make_context("tunnel-rs", list(arguments))

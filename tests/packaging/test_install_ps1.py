@@ -1,11 +1,13 @@
 """`install.ps1`, as far as it can be looked at without PowerShell: its syntax, and that it offers
-what `install.sh` does. `.github/workflows/check.yml` lints and runs it on Windows.
+what `install.sh` does. `.github/workflows/check.yml` lints it and has `tools/try_install.ps1` run
+it on Windows.
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import tree_sitter
 import tree_sitter_powershell
 
@@ -24,8 +26,9 @@ def faults(script: bytes) -> Iterator[int]:
         waiting.extend(node.children)
 
 
-def test_it_can_be_parsed() -> None:
-    assert not list(faults(SCRIPT.read_bytes()))
+@pytest.mark.parametrize("script", ["install.ps1", "tools/try_install.ps1"])
+def test_it_can_be_parsed(script: str) -> None:
+    assert not list(faults((ROOT / script).read_bytes()))
 
 
 def test_a_bracket_too_few_would_be_found() -> None:
@@ -35,6 +38,15 @@ def test_a_bracket_too_few_would_be_found() -> None:
 
 def test_it_is_plain_text_that_every_powershell_reads_alike() -> None:
     assert SCRIPT.read_bytes().isascii()
+
+
+def test_no_path_is_taken_for_a_pattern() -> None:
+    """A user's directory may have a [ in its name."""
+    cmdlets = r"\b(Test-Path|Remove-Item|Get-ChildItem|Copy-Item|Move-Item|Get-FileHash) (\S+)"
+    calls = re.findall(cmdlets, SCRIPT.read_text())
+    assert len(calls) > 10
+    # The one that gets its files from the pipeline has no path.
+    assert {first for _, first in calls} == {"-LiteralPath", "-Force"}
 
 
 def test_it_takes_the_same_options_as_the_script_for_other_systems() -> None:

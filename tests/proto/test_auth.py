@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_rs.proto.auth import FailurePenalties, token_accepted
+from tunnel_rs.proto.auth import EVERYBODY, MAX_SHOWN, FailurePenalties, token_accepted
+from tunnel_rs.reports import Penalties, Penalty
 from tunnel_rs.values import Secret
 
 TOKENS = [Secret("iAAAAAAAAAAAAAAAAA"), Secret("iabcdefghijklmnopg"), Secret("iZ9-_.Z9-_.Z9-_.ZU")]
@@ -179,3 +180,39 @@ def test_a_penalty_is_never_negative_nor_above_the_maximum(steps: list[tuple[str
     for source, now in sorted(steps, key=lambda step: step[1]):
         penalties.failed(source, now)
         assert 0.0 <= penalties.penalty(source, now) <= 50.0
+
+
+def test_who_has_to_wait_is_told_the_longest_first() -> None:
+    penalties = FailurePenalties()
+    assert penalties.penalties(0.0) == Penalties()
+    for source, failures in (("192.0.2.1", 3), ("2001:db8::1", 5), ("192.0.2.3", 2)):
+        for _ in range(failures):
+            penalties.failed(source, 100.0)
+    told = penalties.penalties(101.0)
+    assert told == Penalties(2, (Penalty("2001:db8::/64", 24.0, 5), Penalty("192.0.2.1", 14.0, 3)))
+    assert penalties.penalties(200.0) == Penalties()
+
+
+def test_the_limit_over_all_sources_is_told_as_everybody_s() -> None:
+    penalties = FailurePenalties(global_burst=10, global_rate=10.0)
+    for number in range(15):
+        penalties.failed(f"192.0.2.{number}", 100.0)
+    assert penalties.penalties(100.0) == Penalties(1, (Penalty(EVERYBODY, 0.5, 15),))
+
+
+def test_of_thousands_who_wait_only_some_are_named() -> None:
+    penalties = FailurePenalties()
+    for number in range(1000):
+        for _ in range(3 + number % 7):
+            penalties.failed(f"10.0.{number // 256}.{number % 256}", 100.0)
+    told = penalties.penalties(100.0)
+    assert told.sources == 1001
+    assert len(told.longest) == MAX_SHOWN
+    assert {penalty.failures for penalty in told.longest[1:]} == {9}
+
+
+def test_three_mistakes_need_not_come_at_the_same_moment() -> None:
+    penalties = FailurePenalties()
+    for number in range(3):
+        penalties.failed("192.0.2.1", 100.0 + 1.9 * number)
+    assert penalties.penalty("192.0.2.1", 104.0) > 0

@@ -219,3 +219,19 @@ def test_acknowledgements_alone_are_not_acknowledged(network: PathNetwork) -> No
     assert network.datagrams == before
     assert network.client.event(PathsChanged)
     assert client._spaces[tls.Epoch.ONE_RTT].ack_at is None
+
+
+def test_an_acknowledgement_that_has_no_room_is_not_waited_for_without_pause(
+    network: PathNetwork,
+) -> None:
+    """A NAT gave the client another address, which may still be somebody else's: little may be sent
+    there. What is due and does not fit must not keep the timer due."""
+    _, server = network.both()
+    used = server._data_path.network_paths[0]
+    used.is_validated = False
+    for room in range(20, 120):
+        used.bytes_sent = 3 * used.bytes_received - room
+        server._space.ack_at = network.now
+        server.trains(network.now)
+        timer = server.get_timer()
+        assert timer is None or timer > network.now

@@ -19,6 +19,7 @@ from tests.support.engines import (
 
 from tunnel_rs.proto.engine import STRANGER_WINDOW
 from tunnel_rs.proto.flow_control import HELD_LIMIT, INITIAL_STREAM_WINDOW
+from tunnel_rs.proto.send_buffer import SMALL, SendBuffer
 from tunnel_rs.proto.transport_settings import TransportSettings
 
 STEP = 1200 - 8 - 3 - 16 - 10
@@ -165,6 +166,32 @@ def test_unsent_bytes_are_counted_until_they_are_acknowledged(network: Network) 
     assert 0 < client.engine.total_unsent < 80_000
     network.settle()
     assert client.engine.total_unsent == client.engine.unsent(first) == 0
+
+
+def test_much_unsent_leaves_bytearrays_and_holds_nothing_once_it_is_acknowledged(
+    network: Network,
+) -> None:
+    client, _ = both(network)
+    stream = open_stream(client)
+    client.engine.write(stream, b"little", False)
+    sender = client.engine._streams[stream].sender
+    assert type(sender._buffer) is bytearray
+    client.engine.write(stream, bytes(SMALL), False)
+    held = vars(sender)["_buffer"]
+    assert isinstance(held, SendBuffer)
+    assert client.engine.unsent(stream) == SMALL + len(b"little")
+    network.settle()
+    assert not held._blocks
+
+
+def test_a_connection_that_is_over_gives_back_the_bytes_it_holds(network: Network) -> None:
+    client, server = both(network)
+    stream = open_stream(client)
+    client.engine.write(stream, bytes(3_000_000), False)
+    held = [each.sender for each in client.engine._streams.values()]
+    assert [len(sender._buffer) for sender in held] == [3_000_000]
+    client.engine.release()
+    assert [len(sender._buffer) for sender in held] == [0]
 
 
 # Resetting and stopping

@@ -1,7 +1,15 @@
 """A server or client that there is something to see of, and nothing behind it."""
 
 from tests.support.samples import ENDPOINT_ID
-from tunnel_rs.reports import PathStatus, PeerStatus, SessionStatus, TunnelStatus
+from tunnel_rs.reports import (
+    PacketStatus,
+    PathStatus,
+    PeerStatus,
+    Penalties,
+    Penalty,
+    SessionStatus,
+    TunnelStatus,
+)
 from tunnel_rs.values import EndpointId, SocketAddr, SourceUrl
 
 PEER = EndpointId.parse(ENDPOINT_ID)
@@ -33,6 +41,8 @@ class FakeObserved:
         self.sessions = FakeSessions()
         self.tunnels: tuple[TunnelStatus, ...] = (TUNNEL,)
         self.moved = {3: (10, 20)}
+        self.packets: PacketStatus | None = None
+        self.penalties = Penalties(7, (Penalty("*", 65.0, 120), Penalty("192.0.2.7", 15.0, 4)))
 
     async def ping(self) -> dict[str, float]:
         return {str(PEER): 0.0125}

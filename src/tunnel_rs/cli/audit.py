@@ -17,6 +17,7 @@ from tunnel_rs.reports import Notice, Report, Reporter
 
 _EVENTS: Mapping[type[Report], str] = {
     reports.ClientAuthenticated: "client_admitted",
+    reports.VpnClientJoined: "client_admitted",
     reports.ClientRefused: "client_denied",
     reports.ClientGone: "client_gone",
     reports.SessionOpened: "opened",
@@ -47,6 +48,8 @@ class AuditLog:
         if event is None:
             return
         values = {name: plain(getattr(report, name)) for name in report.__dataclass_fields__}
+        if not values.get("addresses", True):
+            del values["addresses"]  # they are of a VPN
         self._write({"time": timestamp(self._wall()), "event": event, **values})
 
     def reopen(self) -> None:

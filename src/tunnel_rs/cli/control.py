@@ -12,7 +12,7 @@ import click
 from tunnel_rs.cli import event_loop, status_lines
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
-from tunnel_rs.cli.programs import Choice, Program
+from tunnel_rs.cli.programs import Choice, Program, kind
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus, UsageError
 from tunnel_rs.values import SocketAddr
@@ -102,11 +102,11 @@ def kill(console: Console, what: str, choice: Choice) -> None:
     if what.isdecimal() and len(what) < 10:
         program = choice.find_one(os.environ, ANY)
         answer = program.put({"command": "kill", "session": int(what)})
-        _done(console, answer, f"session {what} was ended")
+        done(console, answer, f"session {what} was ended")
         return
     program = choice.find_one(os.environ, [SERVER])
     answer = program.put({"command": "kill", "peer": what})
-    _done(console, answer, f"{answer.get('clients')} connection(s) of {what} were ended")
+    done(console, answer, f"{answer.get('clients')} connection(s) of {what} were ended")
 
 
 @click.command()
@@ -123,7 +123,7 @@ def reload(console: Console, choice: Choice) -> None:
       tunnel-rs reload
     """
     answer = choice.find_one(os.environ, [SERVER]).put({"command": "reload"})
-    _done(console, answer, f"settings read again: {answer.get('settings')}")
+    done(console, answer, f"settings read again: {answer.get('settings')}")
 
 
 @click.command()
@@ -138,10 +138,15 @@ def ping(console: Console, choice: Choice) -> None:
     Example:
       tunnel-rs ping
     """
-    answer = choice.find_one(os.environ, ANY).put({"command": "ping"})
+    show_round_trips(console, choice.find_one(os.environ, ANY))
+
+
+def show_round_trips(console: Console, program: Program) -> None:
+    """Raises LocalError when it has nobody to ask."""
+    answer = program.put({"command": "ping"})
     times = answer.get("seconds", {})
     text = "\n".join(f"{peer}: {1000 * seconds:.2f} ms" for peer, seconds in times.items())
-    _done(console, answer, text)
+    done(console, answer, text)
 
 
 @click.command()
@@ -160,7 +165,7 @@ def add(console: Console, source: str, target: str, choice: Choice) -> None:
     answer = choice.find_one(os.environ, [CLIENT]).put(request)
     tunnel = answer.get("tunnel", {})
     addresses = ", ".join(tunnel.get("addresses", ()))
-    _done(console, answer, f"tunnel {tunnel.get('tunnel')}: {addresses} -> {source}")
+    done(console, answer, f"tunnel {tunnel.get('tunnel')}: {addresses} -> {source}")
 
 
 @click.command()
@@ -179,7 +184,7 @@ def rm(console: Console, tunnel: str, choice: Choice) -> None:
     answer = choice.find_one(os.environ, [CLIENT]).put({"command": "rm", "tunnel": wanted})
     removed = answer.get("tunnel", {})
     addresses = ", ".join(removed.get("addresses", ()))
-    _done(console, answer, f"tunnel {removed.get('tunnel')} on {addresses} was removed")
+    done(console, answer, f"tunnel {removed.get('tunnel')} on {addresses} was removed")
 
 
 def _serve_page(console: Console, choice: Choice, address: SocketAddr) -> ExitStatus:
@@ -212,7 +217,7 @@ def _show(
 
 
 def _listed(answer: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{answer.get('role')} {answer.get('pid')}"
+    yield f"{kind(answer.get('role'))} {answer.get('pid')}"
     for tunnel in answer.get("tunnels", ()):
         yield f"  {status_lines.tunnel_line(tunnel)}"
     for peer in answer.get("peers", ()):
@@ -221,7 +226,8 @@ def _listed(answer: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {status_lines.session_line(session)}, by {who}"
 
 
-def _done(console: Console, answer: Mapping[str, Any], text: str) -> None:
+def done(console: Console, answer: Mapping[str, Any], text: str) -> None:
+    """Show what a program has answered: itself with --json, else `text`."""
     if console.writes_data:
         _event(console, "done", answer)
     else:

@@ -68,7 +68,7 @@ def server_commands(server: Server, reload: Callable[[], str]) -> Mapping[str, C
     async def read_again(_: Request) -> Mapping[str, object]:
         return {"settings": reload()}
 
-    return {"kill": kill, "reload": read_again, "ping": _ping(server.ping)}
+    return {"kill": kill, "reload": read_again, "ping": ping_command(server.ping)}
 
 
 def client_commands(client: Client) -> Mapping[str, Command]:
@@ -91,7 +91,7 @@ def client_commands(client: Client) -> Mapping[str, Command]:
                 return {"tunnel": plain(tunnel)}
         raise LocalError(f"no tunnel {quoted(str(wanted))} here; `tunnel-rs ls` shows them")
 
-    return {"kill": kill, "ping": _ping(client.ping), "add": add, "rm": rm}
+    return {"kill": kill, "ping": ping_command(client.ping), "add": add, "rm": rm}
 
 
 def _kill_session(sessions: Sessions, request: Request) -> Mapping[str, object]:
@@ -101,7 +101,9 @@ def _kill_session(sessions: Sessions, request: Request) -> Mapping[str, object]:
     return {"session": number}
 
 
-def _ping(ping: Callable[[], Awaitable[dict[str, float]]]) -> Command:
+def ping_command(ping: Callable[[], Awaitable[dict[str, float]]]) -> Command:
+    """`ping` gives seconds by the peer's id. Raises TunnelError."""
+
     async def answer(_: Request) -> Mapping[str, object]:
         try:
             async with asyncio.timeout(PING_TIMEOUT):

@@ -14,8 +14,9 @@ def label(name: str) -> str:
     return f"rs.tunnel.{name}"
 
 
-def plist_text(plan: Plan, logs: Path) -> str:
-    """The whole property list. `logs` is the directory that gets what the program prints."""
+def plist_text(plan: Plan, log: Path) -> str:
+    """The whole property list. `log` is the file that gets what the program prints; launchd opens
+    it as the user that the program runs as."""
     arguments = [*plan.program, plan.kind.config_flag, str(plan.config)]
     for file in plan.files:
         arguments += [file.flag, str(file.path)]
@@ -26,11 +27,12 @@ def plist_text(plan: Plan, logs: Path) -> str:
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 5,
-        "ProcessType": "Background",
+        # Somebody may wait for what is forwarded: `Background` is throttled.
+        "ProcessType": "Interactive",
         "Umask": 0o077,
         "SoftResourceLimits": {"NumberOfFiles": 4096},
-        "StandardErrorPath": str(logs / f"{plan.name}.log"),
-        "StandardOutPath": str(logs / f"{plan.name}.log"),
+        "StandardErrorPath": str(log),
+        "StandardOutPath": str(log),
     }
     if plan.scope is Scope.SYSTEM and plan.run_as is not None:
         content["UserName"] = plan.run_as

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tunnel_rs.proto.prometheus import Family, Kind, render, single
-from tunnel_rs.reports import ProgramStatus
+from tunnel_rs.reports import PacketStatus, ProgramStatus
 
 
 def metrics(status: ProgramStatus) -> str:
@@ -28,8 +28,28 @@ def _families(status: ProgramStatus) -> Iterator[Family]:
         "Payload, as seen by the local sockets.",
     )
     counts = [({"kind": kind}, count) for kind, count in status.counts.items()]
+    yield single(
+        "tunnel_rs_penalised_sources",
+        Kind.GAUGE,
+        status.penalties.sources,
+        "Sources whose answers are held back after wrong tokens.",
+    )
     yield Family("tunnel_rs_events_total", Kind.COUNTER, counts, "What happened, by kind.")
+    if status.packets is not None:
+        yield from _packets(status.packets)
     yield from _peers(status)
+
+
+def _packets(packets: PacketStatus) -> Iterator[Family]:
+    """What a VPN has carried."""
+    yield Family(
+        "tunnel_rs_packets_total",
+        Kind.COUNTER,
+        [({"direction": "sent"}, packets.sent), ({"direction": "received"}, packets.received)],
+        "Packets of the VPN.",
+    )
+    dropped = [({"reason": reason}, count) for reason, count in packets.dropped.items()]
+    yield Family("tunnel_rs_packets_dropped_total", Kind.COUNTER, dropped, "And lost, by reason.")
 
 
 def _peers(status: ProgramStatus) -> Iterator[Family]:

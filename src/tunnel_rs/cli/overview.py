@@ -11,7 +11,15 @@ from tunnel_rs import __version__, reports
 from tunnel_rs.cli import wording
 from tunnel_rs.net.clock import timestamp, wall_clock
 from tunnel_rs.proto.rates import Rates
-from tunnel_rs.reports import PeerStatus, Problem, ProgramStatus, Report, TunnelStatus
+from tunnel_rs.reports import (
+    PacketStatus,
+    PeerStatus,
+    Penalties,
+    Problem,
+    ProgramStatus,
+    Report,
+    TunnelStatus,
+)
 from tunnel_rs.values import EndpointId
 
 MAX_PROBLEMS = 50
@@ -22,6 +30,7 @@ SAMPLE_EVERY = 1.0
 
 _COUNTED: Mapping[type[Report], str] = {
     reports.ClientAuthenticated: "clients_admitted",
+    reports.VpnClientJoined: "clients_admitted",
     reports.ClientRefused: "clients_refused",
     reports.SessionOpened: "sessions_opened",
     reports.SessionClosed: "sessions_closed",
@@ -35,14 +44,15 @@ _COUNTED: Mapping[type[Report], str] = {
 _PROBLEMS = frozenset(
     {"clients_refused", "sessions_refused", "sessions_failed", "tunnel_lost", "relay_lost"}
 )
-COUNTS = (*_COUNTED.values(), "sessions_failed", "warnings")
+COUNTS = (*dict.fromkeys(_COUNTED.values()), "sessions_failed", "warnings")
 """All kinds there are."""
 
 
 class Sessions(Protocol):
     """`forward.sessions.Sessions`, as far as it is looked at."""
 
-    begun: int
+    @property
+    def begun(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -61,6 +71,14 @@ class Observed(Protocol):
 
     @property
     def tunnels(self) -> tuple[TunnelStatus, ...]: ...
+
+    @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers after wrong tokens."""
+
+    @property
+    def packets(self) -> PacketStatus | None:
+        """Of a VPN."""
 
     @property
     def moved(self) -> Mapping[int, tuple[int, int]]:
@@ -151,7 +169,9 @@ class Overview:
             _rounded(receive_rate),
             dict(self.counts),
             tuple(self._problems),
+            observed.penalties if observed else Penalties(),
             tuple((round(up, 1), round(down, 1)) for up, down in self._rates.history),
+            observed.packets if observed else None,
         )
 
     def _with_rate(self, peer: PeerStatus) -> PeerStatus:

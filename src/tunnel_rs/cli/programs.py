@@ -10,6 +10,16 @@ from tunnel_rs.net.control_socket import STATUS, Request, ask, find, runtime_dir
 
 PATTERN = "tunnel-rs-*"
 
+VPN_SERVER, VPN_CLIENT = "vpnserver", "vpnclient"
+"""Roles, as `tunnel-rs-vpn` tells them."""
+
+_WORDS = {VPN_SERVER: "VPN server", VPN_CLIENT: "VPN client"}
+
+
+def kind(role: object) -> str:
+    """A role for people."""
+    return _WORDS.get(str(role), str(role))
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -29,7 +39,7 @@ class Program:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.role} {self.pid}"
+        return f"{kind(self.role)} {self.pid}"
 
     def put(self, request: Request) -> Mapping[str, Any]:
         """Its answer. Raises LocalError with what it finds wrong, or when it has gone."""
@@ -62,10 +72,10 @@ class Choice:
         """The one program of one of `roles`. Raises LocalError when there is none, UsageError when
         there are several."""
         found = [program for program in self.find_all(environ) if program.role in roles]
-        kind = " or ".join(roles)
+        wanted = " or ".join(map(kind, roles))
         if not found:
             which = f" with process id {self.pid}" if self.pid is not None else " of this user"
-            raise LocalError(f"no {kind}{which} is running")
+            raise LocalError(f"no {wanted}{which} is running")
         if len(found) > 1:
             names = ", ".join(program.name for program in found)
             raise UsageError(f"{len(found)} programs are running ({names}); choose one with --pid")

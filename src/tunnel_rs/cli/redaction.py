@@ -18,6 +18,8 @@ _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://|\bturns?:)[^\s/@\"'<>]+@", re.
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s\"'?<>]*)\?[^\s\"'<>]*", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s+)[^\s\"']+", re.IGNORECASE)
 _ID = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{64}|[a-z2-7]{52}|npub1[a-z0-9]{20,})(?![0-9A-Za-z])")
+_SHORT_ID = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])[0-9a-f]{10}(?![0-9A-Za-z])")
+"""What is shown of an id in texts for people. One in a hundred is all digits, and stays."""
 _IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)")
 _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![0-9A-Za-z:])")
 
@@ -53,6 +55,7 @@ class Redactor:
         )
         text = without_secrets(text)
         text = _ID.sub(self._numbered("id"), text)
+        text = _SHORT_ID.sub(self._numbered("id"), text)
         text = _IPV4.sub(self._address("ipv4"), text)
         text = _IPV6.sub(self._address("ipv6"), text)
         for word, replacement in self._private:
@@ -62,7 +65,9 @@ class Redactor:
     def _numbered(self, kind: str) -> Callable[[re.Match[str]], str]:
         def replace(found: re.Match[str]) -> str:
             known = [name for name in self._numbers.values() if name.startswith(f"{kind}-")]
-            return self._numbers.setdefault(found[0], f"{kind}-{len(known) + 1}")
+            # An id and what is shown of it are one.
+            key = found[0][:10] if kind == "id" else found[0]
+            return self._numbers.setdefault(key, f"{kind}-{len(set(known)) + 1}")
 
         return replace
 

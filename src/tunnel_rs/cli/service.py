@@ -15,7 +15,7 @@ from tunnel_rs.cli import event_loop
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import config_path, output_options
 from tunnel_rs.cli.service_access import find_account, steps_to_read
-from tunnel_rs.cli.service_host import Host, State, host_for
+from tunnel_rs.cli.service_host import Host, Launchd, State, host_for
 from tunnel_rs.cli.service_plan import KINDS, Plan, Scope, make_plan, service_name
 from tunnel_rs.cli.systemd_unit import USER
 from tunnel_rs.cli.wording import printable
@@ -143,6 +143,9 @@ def next_steps(plan: Plan, host: Host, platform: str, user: str) -> Iterator[str
         steps += steps_to_read(plan.readable, runner, find_account(runner))
     if platform == "linux" and plan.scope is Scope.USER:
         steps.append(f"loginctl enable-linger {user}    (to run while you are logged out)")
+    if isinstance(host, Launchd) and plan.scope is Scope.SYSTEM and plan.run_as is not None:
+        log = host.log(plan.name)
+        steps.append(f"touch {log} && chown {plan.run_as} {log} && chmod 600 {log}")
     steps.append(host.start_command(plan.name))
     for step in steps:
         yield f"next: {step}"

@@ -115,10 +115,14 @@ class Launchd:
     def path(self, name: str) -> Path:
         return self._directory / f"{launchd_plist.label(name)}.plist"
 
+    def log(self, name: str) -> Path:
+        """What gets all that a service prints."""
+        return self._logs / f"{name}.log"
+
     def text(self, plan: Plan) -> str:
         if self._scope is Scope.SYSTEM and plan.run_as is None and not plan.kind.is_vpn:
             raise UsageError("--system needs --run-as USER here: a service needs no root")
-        return launchd_plist.plist_text(plan, self._logs)
+        return launchd_plist.plist_text(plan, self.log(plan.name))
 
     def installed(self) -> tuple[str, ...]:
         head = launchd_plist.label("")

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from tunnel_rs.config import kinds, schema
+from tunnel_rs.config import ice_build, kinds, schema
 from tunnel_rs.config.build import build_client, build_server
 from tunnel_rs.config.dns_server_file import load_dns_server
 from tunnel_rs.config.files import ConfigFile
+from tunnel_rs.config.ice_schema import NSEC_FILE, Mode
+from tunnel_rs.config.ice_values import mode_of
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.relay_file import load_relay
 from tunnel_rs.config.sources import Values, collect
-from tunnel_rs.config.tables import options_for
 from tunnel_rs.config.vpn_build import build_vpn_client, build_vpn_server
-from tunnel_rs.errors import LocalError, UsageError
+from tunnel_rs.errors import ConfigError, LocalError, UsageError
 from tunnel_rs.values import quoted
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -51,6 +52,11 @@ class Kind:
         """It makes devices and routes, which takes root."""
         return self.words[0] == "tunnel-rs-vpn"
 
+    @property
+    def is_ice(self) -> bool:
+        """Its files have a mode of their own."""
+        return self.words[0] == "tunnel-rs-ice"
+
 
 def _read(kind: Kind, path: Path) -> Values | None:
     """Read a configuration as its program would, with none of our environment: a service has none
@@ -62,9 +68,22 @@ def _read(kind: Kind, path: Path) -> Values | None:
         load_dns_server(path, {})
         return None
     assert kind.role is not None and kind.build is not None
-    values = collect(kind.role, {}, {}, ConfigFile.read(path))
+    file = ConfigFile.read(path)
+    values = collect(kind.role, {}, {}, file, _mode(kind, file))
     kind.build(values)
     return values
+
+
+def _mode(kind: Kind, file: ConfigFile) -> str:
+    """Raises ConfigError for a mode in which nothing runs by itself."""
+    if not kind.is_ice:
+        return schema.MODE
+    if mode_of(file) is Mode.MANUAL:
+        raise ConfigError(
+            f"{file.path}: mode: in manual mode somebody pastes a block at each start; "
+            'a service needs mode = "nostr"'
+        )
+    return Mode.NOSTR
 
 
 KINDS: Mapping[str, Kind] = {
@@ -82,11 +101,21 @@ KINDS: Mapping[str, Kind] = {
             Role.VPN_CLIENT,
             reloads=False,
         ),
+        Kind("ice-server", ("tunnel-rs-ice", "server"), ice_build.build_server, Role.SERVER),
+        Kind(
+            "ice-client",
+            ("tunnel-rs-ice", "client"),
+            ice_build.build_client,
+            Role.CLIENT,
+            reloads=False,
+        ),
     )
 }
 """What `tunnel-rs service` can install."""
 
-_SECRETS = frozenset({schema.SECRET_FILE.name, schema.AUTH_TOKEN_FILE.name, "relay_token_file"})
+_SECRETS = frozenset(
+    {schema.SECRET_FILE.name, schema.AUTH_TOKEN_FILE.name, "relay_token_file", NSEC_FILE.name}
+)
 """Files with secrets that are read once, at the start. Those read again on SIGHUP are not among
 them: what systemd hands over is a copy."""
 
@@ -158,7 +187,7 @@ def make_plan(
 
 def named_files(values: Values) -> Iterator[NamedFile]:
     """The files a configuration names, with absolute paths: a service starts elsewhere."""
-    for option in options_for(values.role):
+    for option in values.options:
         path = values.get(option)
         is_named = option.kind is kinds.FILE and option.flags and option.name not in _WRITTEN
         if is_named and isinstance(path, Path):

@@ -6,9 +6,13 @@ The answer may come from another version of this program: what it does not tell 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunnel_rs.cli.programs import kind
+
 Answer = Mapping[str, Any]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_PENALTIES = 5
+"""Sources that are named."""
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -23,25 +27,34 @@ def lines(answer: Answer) -> Iterator[str]:
             yield f"    {path_line(path)}"
         for session in peer.get("sessions", ()):
             yield f"    {session_line(session)}"
-    if errors := errors_line(answer):
-        yield f"  {errors}"
+    for line in (errors_line(answer), penalties_line(answer)):
+        if line:
+            yield f"  {line}"
 
 
 def headline(answer: Answer) -> str:
     state = str(answer.get("state"))
     if answer.get("reason"):
         state = f"{state} ({answer['reason']})"
+    who = f"{kind(answer.get('role'))} {answer.get('pid')}"
     return (
-        f"{answer.get('role')} {answer.get('pid')}: {state}, up {span(answer.get('seconds'))}; "
+        f"{who}: {state}, up {span(answer.get('seconds'))}; "
         f"{answer.get('sessions_open')} of {answer.get('sessions_begun')} session(s) open; "
         f"{moved(answer)}"
     )
 
 
+def is_server(answer: Answer) -> bool:
+    """Whether the peers are clients; of a VPN, too."""
+    return str(answer.get("role")).endswith("server")
+
+
 def peer_line(answer: Answer, peer: Answer) -> str:
-    kind = "client" if answer.get("role") == "server" else "server"
+    theirs = "client" if is_server(answer) else "server"
     name = f" ({peer['name']})" if peer.get("name") else ""
-    return f"{kind} {str(peer.get('peer'))[:10]}{name}, {span(peer.get('seconds'))}: {moved(peer)}"
+    has = "".join(f", {address}" for address in peer.get("addresses", ()))
+    who = f"{theirs} {str(peer.get('peer'))[:10]}{name}{has}"
+    return f"{who}, {span(peer.get('seconds'))}: {moved(peer)}"
 
 
 def path_line(path: Answer) -> str:
@@ -74,6 +87,24 @@ def errors_line(answer: Answer) -> str:
     problems = answer.get("problems", ())
     last = f"; last: {problems[-1].get('text')}" if problems else ""
     return f"errors: {', '.join(told)}{last}"
+
+
+def penalties_line(answer: Answer) -> str:
+    """Who waits for answers after wrong tokens; empty when nobody does."""
+    penalties = answer.get("penalties") or {}
+    longest = list(penalties.get("longest", ()))[:_PENALTIES]
+    if not longest:
+        return ""
+    more = penalties.get("sources", 0) - len(longest)
+    told = ", ".join(map(penalty_text, longest)) + (f" and {more} more" if more > 0 else "")
+    return f"slowed down after wrong tokens: {told}"
+
+
+def penalty_text(penalty: Answer) -> str:
+    """`192.0.2.7 (4 failures, 15 s left)`."""
+    source = penalty.get("source")
+    who = "all who are new" if source == "*" else source
+    return f"{who} ({penalty.get('failures')} failures, {span(penalty.get('seconds'))} left)"
 
 
 def tunnel_line(tunnel: Answer) -> str:

@@ -7,12 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tunnel_rs.cli.status_lines import errors_line, rate, size, span
+from tunnel_rs.cli.status_lines import (
+    errors_line,
+    is_server,
+    path_line,
+    peer_line,
+    penalties_line,
+    rate,
+    session_line,
+    size,
+    span,
+    tunnel_line,
+)
 from tunnel_rs.cli.wording import printable
 
 Answer = Mapping[str, Any]
@@ -22,7 +33,11 @@ MAX_SESSIONS = 30
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _PLOT = 60
-"""Seconds that are drawn."""
+"""Seconds that are drawn, where there is room."""
+_BESIDE_PLOT = 22
+"""Characters of the words beside a plot."""
+_WIDE = 100
+"""Columns that tables need; in fewer there are lines."""
 
 _STATE_STYLES = {"ready": "green", "stopping": "red"}
 
@@ -31,10 +46,20 @@ def view(programs: Sequence[Answer]) -> RenderableType:
     """All programs, one below the other."""
     if not programs:
         return Text("no server or client of this user is running", style="yellow")
-    return Group(*(part for program in programs for part in _program(program)))
+    return Group(*map(_Program, programs))
 
 
-def _program(answer: Answer) -> Iterator[RenderableType]:
+class _Program:
+    """One program, drawn for the terminal as wide as it is now."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _program(self._answer, options.max_width)
+
+
+def _program(answer: Answer, width: int) -> Iterator[RenderableType]:
     state = str(answer.get("state"))
     title = _text(f"{answer.get('program')} {answer.get('role')} {answer.get('pid')}", "bold")
     title.append_text(_text(f"  {state}", _STATE_STYLES.get(state, "yellow")))
@@ -42,15 +67,36 @@ def _program(answer: Answer) -> Iterator[RenderableType]:
         title.append_text(_text(f" ({answer['reason']})"))
     yield Rule(title, align="left", style="bright_black")
     yield _facts(answer)
-    yield from _plots(answer)
+    yield from _plots(answer, min(_PLOT, max(width - _BESIDE_PLOT, 1)))
+    yield from _tables(answer) if width >= _WIDE else _lists(answer)
+    for line in (errors_line(answer), penalties_line(answer)):
+        if line:
+            yield _text(line, "yellow")
+
+
+def _tables(answer: Answer) -> Iterator[RenderableType]:
     if answer.get("tunnels"):
         yield _tunnels(answer)
     if answer.get("peers"):
         yield _peers(answer)
         if sessions := _sessions(answer):
             yield sessions
-    if errors := errors_line(answer):
-        yield _text(errors, "yellow")
+
+
+def _lists(answer: Answer) -> Iterator[RenderableType]:
+    """The same where tables have no room."""
+    for tunnel in answer.get("tunnels", ()):
+        yield _text(tunnel_line(tunnel))
+    for peer in answer.get("peers", ()):
+        yield _text(peer_line(answer, peer), "bold")
+        for path in peer.get("paths", ()):
+            if path.get("active"):
+                yield _text(f"  {path_line(path)}")
+    busiest, more = _busiest(answer)
+    for _, session in busiest:
+        yield _text(f"  {session_line(session)}")
+    if more:
+        yield _text(f"  and {more} more")
 
 
 def _facts(answer: Answer) -> Text:
@@ -61,12 +107,12 @@ def _facts(answer: Answer) -> Text:
     )
 
 
-def _plots(answer: Answer) -> Iterator[Text]:
-    history = [pair for pair in answer.get("history", ()) if len(pair) == 2][-_PLOT:]
+def _plots(answer: Answer, seconds: int) -> Iterator[Text]:
+    history = [pair for pair in answer.get("history", ()) if len(pair) == 2][-seconds:]
     for index, name in enumerate(("sent", "received")):
         now = answer.get(("send_rate", "receive_rate")[index])
         bars = sparkline([pair[index] for pair in history])
-        yield _text(f"{name:>8} {bars:>{_PLOT}} {rate(now)}", ("green", "blue")[index])
+        yield _text(f"{name:>8} {bars:>{seconds}} {rate(now)}", ("green", "blue")[index])
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -79,7 +125,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _peers(answer: Answer) -> Table:
-    server = answer.get("role") == "server"
+    server = is_server(answer)
     columns = ["client" if server else "server", "for", "path", "round trip"]
     table = _table(columns, ["sent", "now", "received", "now"])
     for peer in answer["peers"]:
@@ -87,7 +133,7 @@ def _peers(answer: Answer) -> Table:
         short = str(peer.get("peer"))[:10]
         paths = [path for path in peer.get("paths", ()) if path.get("active")]
         table.add_row(
-            _text(f"{short} {name}" if name else short),
+            _text("\n".join([f"{short} {name}" if name else short, *peer.get("addresses", ())])),
             _text(span(peer.get("seconds"))),
             _text("\n".join(f"{path.get('address')} {path.get('kind')}" for path in paths)),
             _text("\n".join(_trip(path.get("rtt")) for path in paths)),
@@ -103,17 +149,23 @@ def _trip(rtt: object) -> str:
     return f"{1000 * rtt:.1f} ms" if isinstance(rtt, int | float) else "-"
 
 
-def _sessions(answer: Answer) -> Table | None:
+def _busiest(answer: Answer) -> tuple[list[tuple[object, Answer]], int]:
+    """The sessions that have moved most, each with whose it is, and how many there are beside."""
     found = [
         (peer.get("name") or str(peer.get("peer"))[:10], session)
-        for peer in answer["peers"]
+        for peer in answer.get("peers", ())
         for session in peer.get("sessions", ())
     ]
+    found.sort(key=lambda pair: -(pair[1].get("sent", 0) + pair[1].get("received", 0)))
+    return found[:MAX_SESSIONS], max(0, len(found) - MAX_SESSIONS)
+
+
+def _sessions(answer: Answer) -> Table | None:
+    found, more = _busiest(answer)
     if not found:
         return None
-    found.sort(key=lambda pair: -(pair[1].get("sent", 0) + pair[1].get("received", 0)))
     table = _table(["session", "of", "source", "target", "for"], ["sent", "received"])
-    for who, session in found[:MAX_SESSIONS]:
+    for who, session in found:
         table.add_row(
             _text(str(session.get("session"))),
             _text(str(who)),
@@ -123,9 +175,8 @@ def _sessions(answer: Answer) -> Table | None:
             _text(size(session.get("sent"))),
             _text(size(session.get("received"))),
         )
-    if more := len(found) - MAX_SESSIONS:
-        if more > 0:
-            table.caption = f"and {more} more"
+    if more:
+        table.caption = f"and {more} more"
     return table
 
 

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.hints import warn_of_exposed_secrets
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.running import run_client
+from tunnel_rs.config.operations import OperationSettings, operation_settings
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.vpn_build import VpnClientConfig, build_vpn_client
 from tunnel_rs.errors import ExitStatus
@@ -18,6 +19,11 @@ from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.link import Link
 from tunnel_rs.reports import Notice, Reporter
+
+if TYPE_CHECKING:
+    from tunnel_rs.cli.operations import Operations
+
+PROGRAM = "tunnel-rs-vpn"
 
 
 @click.command()
@@ -36,36 +42,48 @@ def client(console: Console, **given: Any) -> ExitStatus:
     values = load(Role.VPN_CLIENT, given, os.environ)
     config = build_vpn_client(values)
     warn_of_exposed_secrets(values, console.report)
-    return event_loop.run(_join(config, console.report))
+    return event_loop.run(_join(config, operation_settings(values), console.report))
 
 
-async def _join(config: VpnClientConfig, report: Reporter) -> ExitStatus:
+async def _join(
+    config: VpnClientConfig, settings: OperationSettings, report: Reporter
+) -> ExitStatus:
     # Imported late: mistakes in options are told before the QUIC stack has been loaded.
-    from tunnel_rs.cli.vpn_running import answering
+    from tunnel_rs.cli.operations import Operations
+    from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
+
+    with InstanceLock(vpn_client_lock(os.environ)):
+        async with Operations(
+            settings, "client", report, os.environ, program=PROGRAM
+        ) as operations:
+            return await _join_by_device(config, operations)
+
+
+async def _join_by_device(config: VpnClientConfig, operations: "Operations") -> ExitStatus:
+    from tunnel_rs.cli.vpn_commands import vpn_client_commands
     from tunnel_rs.iroh.endpoint import Endpoint
     from tunnel_rs.net.host_network import host_network
-    from tunnel_rs.net.lock import InstanceLock, vpn_client_lock
     from tunnel_rs.net.tun import open_tun
     from tunnel_rs.proto.vpn_handshake import ALPN
     from tunnel_rs.vpn.client import VpnClient
-    from tunnel_rs.vpn.status import of_client
+    from tunnel_rs.vpn.observed import ObservedClient
 
-    with InstanceLock(vpn_client_lock(os.environ)):
-        host = host_network()
-        tun = open_tun(config.vpn.device)
-        try:
-            settings = _outside(config, host.mark, tun.name, report)
-            endpoint = await Endpoint.bind(settings, accept=False, report=report, alpn=ALPN)
+    report, host = operations.report, host_network()
+    tun = open_tun(config.vpn.device)
+    try:
+        settings = _outside(config, host.mark, tun.name, report)
+        endpoint = await Endpoint.bind(settings, accept=False, report=report, alpn=ALPN)
 
-            async def connect() -> Link:
-                return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
+        async def connect() -> Link:
+            return await endpoint.connect(config.server, timeout=config.vpn.connect_timeout)
 
-            client = VpnClient(config.vpn, tun, host, connect, report)
-            endpoint.on_change = client.retry_now
-            async with answering("vpn-client", lambda: of_client(client), report):
-                return await run_client(endpoint, client, report)
-        finally:
-            tun.close()
+        client = VpnClient(config.vpn, tun, host, connect, report)
+        endpoint.on_change = client.retry_now
+        commands = vpn_client_commands(client, operations.overview.status)
+        operations.observe(endpoint.endpoint_id, ObservedClient(client), commands)
+        return await run_client(endpoint, client, report)
+    finally:
+        tun.close()
 
 
 def _outside(

@@ -12,6 +12,8 @@ from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.hints import warn_of_exposed_secrets
 from tunnel_rs.cli.options import load, output_options, source_options
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
+from tunnel_rs.cli.vpn_client import PROGRAM
+from tunnel_rs.config.operations import OperationSettings, operation_settings
 from tunnel_rs.config.option import Role
 from tunnel_rs.config.vpn_build import VpnClientConfig, build_vpn_client
 from tunnel_rs.errors import ExitStatus
@@ -21,6 +23,7 @@ from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Reporter
 
 if TYPE_CHECKING:
+    from tunnel_rs.cli.operations import Operations
     from tunnel_rs.net.namespace import Namespace
     from tunnel_rs.vpn.client import VpnClient
 
@@ -42,15 +45,33 @@ def execute(console: Console, command: tuple[str, ...], **given: Any) -> int:
     values = load(Role.VPN_CLIENT, given, os.environ)
     config = build_vpn_client(values)
     warn_of_exposed_secrets(values, console.report)
-    return event_loop.run(_execute(config, command, console.report))
+    settings = operation_settings(values)
+    return event_loop.run(_execute(config, settings, command, console.report))
 
 
-async def _execute(config: VpnClientConfig, command: tuple[str, ...], report: Reporter) -> int:
+async def _execute(
+    config: VpnClientConfig,
+    settings: OperationSettings,
+    command: tuple[str, ...],
+    report: Reporter,
+) -> int:
+    from tunnel_rs.cli.operations import Operations
+
+    async with Operations(settings, "client", report, os.environ, program=PROGRAM) as operations:
+        return await _execute_inside(config, operations, command)
+
+
+async def _execute_inside(
+    config: VpnClientConfig, operations: "Operations", command: tuple[str, ...]
+) -> int:
+    from tunnel_rs.cli.vpn_commands import vpn_client_commands
     from tunnel_rs.iroh.endpoint import Endpoint
     from tunnel_rs.net.namespace import Namespace
     from tunnel_rs.proto.vpn_handshake import ALPN
     from tunnel_rs.vpn.client import VpnClient
+    from tunnel_rs.vpn.observed import ObservedClient
 
+    report = operations.report
     namespace, tun = await Namespace.open(command)
     try:
         endpoint = await Endpoint.bind(config.endpoint, accept=False, report=report, alpn=ALPN)
@@ -61,6 +82,8 @@ async def _execute(config: VpnClientConfig, command: tuple[str, ...], report: Re
         settings = replace(config.vpn, routes=(), kill_switch=False)
         client = VpnClient(settings, tun, namespace, connect, report)
         endpoint.on_change = client.retry_now
+        commands = vpn_client_commands(client, operations.overview.status)
+        operations.observe(endpoint.endpoint_id, ObservedClient(client), commands)
         try:
             return await _until_the_command_ends(client, namespace, report)
         finally:

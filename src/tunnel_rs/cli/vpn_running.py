@@ -1,9 +1,7 @@
 """Run a VPN server from its first report to an orderly end."""
 
-import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import contextlib
+from collections.abc import Callable
 
 from tunnel_rs.cli.running import (
     LinkSource,
@@ -12,16 +10,14 @@ from tunnel_rs.cli.running import (
     serve_links,
 )
 from tunnel_rs.cli.signals import StopSignals, run_until_signal
-from tunnel_rs.errors import ExitStatus, LocalError, TunnelError
+from tunnel_rs.errors import ExitStatus, TunnelError
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.accepting import close_in_time
-from tunnel_rs.net.control_socket import ControlSocket, Request, runtime_directory
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.reports import Notice, Reporter, VpnServerStarting
 from tunnel_rs.values import EndpointId
 from tunnel_rs.vpn.server import VpnServer
 from tunnel_rs.vpn.settings import ServerSettings
-from tunnel_rs.vpn.status import of_server
 
 MAX_LINKS = 16_384
 
@@ -37,13 +33,7 @@ async def run_vpn_server(
     reported once the ways to us are known. Returns the exit status."""
     report(starting(endpoint.endpoint_id, server, reach))
     with StopSignals(reload=lambda: _reload(server, report, reread)) as signals:
-        loop = asyncio.get_running_loop()
-        async with (
-            answering(
-                f"vpn-server-{server.device}", lambda: of_server(server, loop.time()), report
-            ),
-            TaskScope("links", on_failure=log_failure, limit=MAX_LINKS) as links,
-        ):
+        async with TaskScope("links", on_failure=log_failure, limit=MAX_LINKS) as links:
             accepting = links.spawn(serve_links(endpoint, server, links, report), "accept")
             try:
                 running = server.run_until_lost()
@@ -51,29 +41,6 @@ async def run_vpn_server(
             finally:
                 accepting.cancel()
                 await close_in_time(endpoint)
-
-
-@asynccontextmanager
-async def answering(
-    name: str, describe: Callable[[], Mapping[str, object]], report: Reporter
-) -> AsyncIterator[None]:
-    """While entered, `tunnel-rs-vpn status` is answered. When that cannot be it is told, and all
-    the rest works."""
-
-    async def handle(_: Request) -> Mapping[str, object]:
-        return describe()
-
-    path = runtime_directory(os.environ) / f"{name}.sock"
-    try:
-        socket = await ControlSocket(path, handle).__aenter__()
-    except LocalError as error:
-        report(Notice("info", f"{error}; `status` will not find this program"))
-        yield
-        return
-    try:
-        yield
-    finally:
-        await socket.__aexit__()
 
 
 def starting(
@@ -90,10 +57,21 @@ def starting(
 
 
 def _reload(server: VpnServer, report: Reporter, reread: Callable[[], ServerSettings]) -> None:
+    with contextlib.suppress(TunnelError):  # it is told
+        reload_vpn_server(server, report, reread)
+
+
+def reload_vpn_server(
+    server: VpnServer, report: Reporter, reread: Callable[[], ServerSettings]
+) -> str:
+    """Let a server use the tokens as they are now; how many, in a line. What `reread` raises is
+    told, leaves those in use in place, and is raised again."""
     try:
         settings = reread()
     except TunnelError as error:
         report(Notice("warning", f"{error}; the settings in use stay as they are"))
-        return
+        raise
     server.apply(settings)
-    report(Notice("info", f"tokens read again: {len(settings.access.tokens)}"))
+    text = f"{len(settings.access.tokens)} token(s)"
+    report(Notice("info", f"tokens read again: {text}"))
+    return text

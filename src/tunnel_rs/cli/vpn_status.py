@@ -9,10 +9,11 @@ import click
 
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
+from tunnel_rs.cli.status_lines import errors_line, penalties_line
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus
 
-PATTERN = "vpn-*"
+PATTERN = "tunnel-rs-vpn-*"
 
 
 @click.command()
@@ -48,14 +49,23 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"server on {answer.get('device')}: {addresses}; {len(clients)} client(s)"
         for client in clients:
             addresses = ", ".join(client.get("addresses", ()))
-            yield f"  {addresses}: {_way(client)}"
+            name = f" ({client['name']})" if client.get("name") else ""
+            yield f"  {addresses}{name}: {_way(client)}"
             yield f"    {_traffic(client)}"
         if answer.get("dropped"):
             yield f"  dropped: {_drops(answer['dropped'])}"
+        yield from _wrong(answer)
         return
     way = _way(answer) if answer.get("connected") else "not connected"
     yield f"client on {answer.get('device')}: {addresses}; {way}"
     yield f"  {_traffic(answer)}"
+    yield from _wrong(answer)
+
+
+def _wrong(answer: Mapping[str, Any]) -> Iterator[str]:
+    for line in (errors_line(answer), penalties_line(answer)):
+        if line:
+            yield f"  {line}"
 
 
 def _way(values: Mapping[str, Any]) -> str:

@@ -202,8 +202,8 @@ def _of_session(report: Report) -> Line | None:
 
 def _of_vpn(report: Report) -> Line | None:
     match report:
-        case reports.VpnClientJoined(peer, address, addresses):
-            text = f"client {peer.short} at {address}: has {', '.join(addresses)}"
+        case reports.VpnClientJoined(peer, address, addresses, name):
+            text = f"client {_named(peer.short, name)} at {address}: has {', '.join(addresses)}"
             return Line(Level.INFO, text, "green")
         case reports.VpnUp(device, addresses, routes):
             leads = f"; into it go {', '.join(routes)}" if routes else ""

@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tunnel_rs.config import ice_schema, schema
+from tunnel_rs.config import ice_schema, schema, vpn_schema
 from tunnel_rs.config.option import Exclusion, Option, Role
 from tunnel_rs.errors import ExitStatus
 
 _HEAD = """\
 # Configuration
 
-<!-- Written by `python -m tunnel_rs.config.reference`; change `config/schema.py` or
-`config/ice_schema.py` instead. -->
+<!-- Written by `python -m tunnel_rs.config.reference`; change `config/schema.py`,
+`config/ice_schema.py` or `config/vpn_schema.py` instead. -->
 
 Every option of `tunnel-rs server` and `tunnel-rs client`, with its key in a TOML file, its flag on
 the command line and its environment variable.
@@ -44,6 +44,15 @@ else is as above, and `tunnel-rs-ice check-config FILE` checks a file. Both side
 a key of their own and the other's npub.
 """
 
+_VPN = """\
+## tunnel-rs-vpn
+
+A file begins with `role = "vpnserver"` or `role = "vpnclient"`, and `mode = "iroh"`;
+`~/.config/tunnel-rs/vpn_server.toml` (`vpn_client.toml`) is the file of `--default-config`. All
+else is as above, and `tunnel-rs-vpn check-config FILE` checks a file. `exec` takes the options of a
+client. See [VPN](VPN.md).
+"""
+
 _TAIL = """\
 ## While a server runs
 
@@ -51,8 +60,8 @@ SIGHUP, or `tunnel-rs reload`, makes a server read file, environment and the fil
 client keys again, and use the allowed networks, tokens, keys, `max_sessions` and `udp_idle_timeout`
 found there. Who is no longer let in is sent away, sessions to what is no longer allowed end, all
 others go on. When anything is wrong it says so and changes nothing. The other options need a
-restart. SIGINT and SIGTERM end a server or client in order: sessions get 5 seconds to finish; a
-second signal ends it at once. See [OPERATIONS](OPERATIONS.md).
+restart. A VPN server takes the tokens anew. SIGINT and SIGTERM end a server or client in order:
+sessions get 5 seconds to finish; a second signal ends it at once. See [OPERATIONS](OPERATIONS.md).
 
 ## Exit status
 """
@@ -82,6 +91,10 @@ def reference() -> str:
         *_section("### Server of tunnel-rs-ice", _ice_options(Role.SERVER)),
         *_section("### Client of tunnel-rs-ice", _ice_options(Role.CLIENT)),
         *_exclusions("### What excludes what in tunnel-rs-ice", ice_schema.EXCLUSIONS),
+        _VPN,
+        *_section("### Server of tunnel-rs-vpn", vpn_schema.SERVER_OPTIONS),
+        *_section("### Client of tunnel-rs-vpn", vpn_schema.CLIENT_OPTIONS),
+        *_exclusions("### What excludes what in tunnel-rs-vpn", vpn_schema.EXCLUSIONS),
     ]
     return "\n".join([_HEAD, *sections, _TAIL, *_exit_statuses()])
 

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from tunnel_rs.config import schema, transport_options, vpn_kinds
+from tunnel_rs.config import operation_options, schema, transport_options, vpn_kinds
 from tunnel_rs.config.kinds import NETWORKS, SWITCH, integer
 from tunnel_rs.config.option import VPN_BOTH, VPN_CLIENT, VPN_SERVER, Exclusion, Option
 from tunnel_rs.vpn.settings import DEFAULT_MTU, Address, Network, Spoofing
@@ -348,6 +348,7 @@ SERVER_OPTIONS: tuple[Option[object], ...] = (
     NAT64_UDP,
     NAT64_ICMP,
     schema.PUBLISH_DIRECT,
+    *operation_options.OPERATIONS,
     *_TRANSPORT,
 )
 CLIENT_OPTIONS: tuple[Option[object], ...] = (
@@ -366,6 +367,8 @@ CLIENT_OPTIONS: tuple[Option[object], ...] = (
     RESOLVERS,
     OFFLOAD,
     schema.PEER_ADDRS,
+    operation_options.CONTROL_SOCKET,
+    operation_options.METRICS_BIND,
     *_TRANSPORT,
 )
 

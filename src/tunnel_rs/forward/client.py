@@ -19,7 +19,7 @@ from tunnel_rs.net.splice import SpliceEnd
 from tunnel_rs.net.stdio import join_stdio
 from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.tcp import TcpListener
-from tunnel_rs.reports import Notice, PeerStatus, Reporter, TunnelStatus, silent
+from tunnel_rs.reports import Notice, PeerStatus, Penalties, Reporter, TunnelStatus, silent
 from tunnel_rs.values import Protocol, SourceUrl
 
 DRAIN_TIMEOUT = 5.0
@@ -36,6 +36,12 @@ Listener = TcpListener | UdpListener
 
 class ForwardClient:
     """Forwards what `settings` say until it is closed, or for good reason cannot go on."""
+
+    penalties = Penalties()
+    """Of those who guess tokens: nobody does that here."""
+
+    packets = None
+    """None are carried here."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from tunnel_rs.net.link import ByteStream, Link
 from tunnel_rs.proto.access import NOT_ACCEPTED, AccessList, Pass
 from tunnel_rs.proto.auth import FailurePenalties
 from tunnel_rs.proto.messages import AuthResponse, decode_auth_request
+from tunnel_rs.reports import Penalties
 from tunnel_rs.values import EndpointId
 
 
@@ -28,6 +29,11 @@ class AuthGate:
         """Who may come in from now on; may be replaced at any time."""
         self._wall = wall
         self._admission = Admission(timeout=timeout, penalties=penalties)
+
+    @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers now."""
+        return self._admission.penalties
 
     async def admit(self, link: Link) -> Pass:
         """What the peer may do, once it has shown an accepted token or key. Raises

@@ -38,6 +38,7 @@ from tunnel_rs.reports import (
     ClientRefused,
     Notice,
     PeerStatus,
+    Penalties,
     Reporter,
     SessionRefused,
     TunnelStatus,
@@ -63,6 +64,9 @@ class ForwardServer:
 
     tunnels: tuple[TunnelStatus, ...] = ()
     """Listeners: a server has none."""
+
+    packets = None
+    """None are carried here."""
 
     def __init__(
         self,
@@ -157,8 +161,16 @@ class ForwardServer:
 
     def _dismiss(self, client: Client, reason: str) -> None:
         """End the link of somebody who may no longer come in."""
-        client.dismissal = reason
+        self._part(client, reason)
         client.link.close(AUTH_FAILED, "auth_failed")
+
+    def _part(self, client: Client, reason: str) -> None:
+        """End the sessions of a client whose link we are about to close, so that the same reason is
+        told of all of them."""
+        client.dismissal = reason
+        for session in self.sessions:
+            if session.client is client:
+                session.abort(reason)
 
     @property
     def peers(self) -> tuple[PeerStatus, ...]:
@@ -170,14 +182,16 @@ class ForwardServer:
         return tuple(client.status(own) for client, own in sessions.items())
 
     @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers after wrong tokens."""
+        return self._gate.penalties
+
+    @property
     def moved(self) -> dict[int, tuple[int, int]]:
         """Bytes sent and received by each link, by its number."""
-        moved = {c.number: (c.sent, c.received) for c in self._clients.values()}
-        for session in self.sessions:
-            if session.client is not None and session.client.number in moved:
-                (sent, received), (a, b) = moved[session.client.number], session.counters
-                moved[session.client.number] = sent + a, received + b
-        return moved
+        moved = {client: [client.sent, client.received] for client in self._clients.values()}
+        self.sessions.add_to(moved)
+        return {client.number: (sent, received) for client, (sent, received) in moved.items()}
 
     async def ping(self) -> dict[str, float]:
         """Seconds to each client and back, by its id; who leaves meanwhile is left out."""
@@ -191,7 +205,7 @@ class ForwardServer:
         They may come again, as long as their tokens hold."""
         found = [c for c in self._clients.values() if str(c.peer).startswith(peer)]
         for client in found:
-            client.dismissal = reason
+            self._part(client, reason)
             client.link.close(DONE, reason)
         return len(found)
 
@@ -233,7 +247,7 @@ class ForwardServer:
                     self._begin(await link.accept_stream(), requests, client)
             except LinkClosedError as error:
                 reason = client.dismissal or str(error)
-        moved = client.sent, client.received
+        moved = self.moved.get(client.number, (client.sent, client.received))
         self._report(ClientGone(link.peer, reason, client.name, *moved, client.seconds))
 
     def _begin(self, stream: ByteStream, requests: TaskScope, client: Client) -> None:

@@ -39,21 +39,22 @@ class Session:
         """On a server, the address that was dialled."""
         self._sessions = sessions
         self._since = sessions.now()
-        self._carrier: Carrier | None = None
+        self.carrier: Carrier | None = None
+        """None until bytes can flow."""
         self._aborted: str | None = None
         self._reported = False
 
     def carried_by(self, carrier: Carrier) -> None:
         """Bytes flow from now on, and `abort` has something to end."""
-        self._carrier = carrier
+        self.carrier = carrier
         if self._aborted is not None:
             carrier.abort(self._aborted)
 
     def abort(self, reason: str) -> None:
         """End the session at once, or as soon as it has been set up."""
         self._aborted = reason
-        if self._carrier is not None:
-            self._carrier.abort(reason)
+        if self.carrier is not None:
+            self.carrier.abort(reason)
 
     def opened(self) -> None:
         """The target is connected: from now on the end is reported, too."""
@@ -92,7 +93,7 @@ class Session:
     @property
     def counters(self) -> tuple[int, int]:
         """Payload bytes sent and received so far, as seen by the local socket."""
-        carrier = self._carrier
+        carrier = self.carrier
         return (0, 0) if carrier is None else (carrier.sent, carrier.received)
 
     @property
@@ -162,10 +163,21 @@ class Sessions:
     def totals(self) -> tuple[int, int]:
         """Payload bytes sent and received over all sessions there have been."""
         sent, received = self._sent, self._received
-        for session in self:
-            more_sent, more_received = session.counters
-            sent, received = sent + more_sent, received + more_received
+        for session in self._open.values():  # asked for every second: no copy, no calls
+            if (carrier := session.carrier) is not None:
+                sent += carrier.sent
+                received += carrier.received
         return sent, received
+
+    def add_to(self, moved: dict[Client, list[int]]) -> None:
+        """Add the bytes sent and received of open sessions to those of their clients that are in
+        `moved`."""
+        for session in self._open.values():
+            carrier = session.carrier
+            if carrier is not None and session.client in moved:
+                counts = moved[session.client]
+                counts[0] += carrier.sent
+                counts[1] += carrier.received
 
     def abort(self, number: int, reason: str) -> bool:
         """End one session; False when there is none with this number."""

@@ -196,4 +196,6 @@ class UdpFlow(StreamReceiver):
                 stream.write_eof()
             if self._incoming:
                 stream.stop(STREAM_DONE)
-        self._on_end(SpliceEnd(self.sent, self.received, reason))
+        on_end = self._on_end
+        del self._deliver, self._on_end  # they lead back here
+        on_end(SpliceEnd(self.sent, self.received, reason))

@@ -74,14 +74,17 @@ async def authenticate(link: Link, token: Secret[str]) -> None:
         raise AuthRefusedError(_refusal(response.reason or "no reason given"))
 
 
+REVOKED = "the server no longer accepts our token or key (expired or taken away); ask its operator"
+
+
 def _refusal(reason: str) -> str:
     return f"the server refused our token ({reason}); check the token with the server's operator"
 
 
-def _verdict(error: LinkClosedError) -> TunnelError:
-    """What the end of a link means to a client."""
+def _verdict(error: LinkClosedError, *, was_in: bool = False) -> TunnelError:
+    """What the end of a link means to a client, which may have been let in before."""
     if error.by_peer and error.by_application and error.code == AUTH_FAILED:
-        return AuthRefusedError(_refusal(error.reason))
+        return AuthRefusedError(REVOKED if was_in else _refusal(error.reason))
     return error
 
 
@@ -181,7 +184,7 @@ class Uplink:
             self._link = None
             link.close(DONE, "done")
         if isinstance(ended, LinkClosedError):
-            return _verdict(ended)
+            return _verdict(ended, was_in=True)
         return ended if isinstance(ended, TunnelError) else UnreachableError(str(ended))
 
     async def _establish(self) -> Link:

@@ -25,7 +25,7 @@ from tunnel_rs.proto.ice_messages import (
 from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, auth_event
 from tunnel_rs.proto.nostr_flow import ClientFlow
 from tunnel_rs.proto.signalling import Encryption
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Notice, Reporter, Trying
 from tunnel_rs.values import EndpointId
 
 RELAY_PATIENCE = 10.0
@@ -66,6 +66,7 @@ class NostrClient:
         """Ask for a session and meet the server. Raises TunnelError: PeerNotFoundError when nobody
         answers, TargetError when the server declines."""
         await self.close()
+        self._report(Trying("Nostr relays"))
         session = IceSession(self._settings, self._report, self._resolve, controlling=False)
         self._session = session
         try:

@@ -15,6 +15,7 @@ from typing import Protocol
 from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.net.link import ByteStream, Link
 from tunnel_rs.proto.auth import FailurePenalties
+from tunnel_rs.reports import Penalties
 from tunnel_rs.values import EndpointId, SocketAddr
 
 AUTH_FAILED = 1
@@ -58,6 +59,11 @@ class Admission:
         self._timeout = timeout
         self._penalties = FailurePenalties() if penalties is None else penalties
         self._waiting: Counter[str] = Counter()
+
+    @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers now."""
+        return self._penalties.penalties(_now())
 
     async def admit(self, link: Link, entrant: Entrant) -> None:
         """Return when the peer has been let in. Raises RefusedError."""

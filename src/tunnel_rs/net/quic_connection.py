@@ -424,6 +424,7 @@ class QuicConnection:
             self._timer = None
         if not self._end.done():
             self._ended(LinkClosedError(0, "the endpoint was closed"))
+        self.engine.release()
         self._owner.forget(self)
 
 

@@ -84,6 +84,7 @@ class QuicStream:
                 receiver.data_received(event)
             else:
                 event(receiver)
+        self._let_go_when_over()
 
     def write(self, data: Buffer) -> None:
         if self._eof_written or self._write_reset:
@@ -194,6 +195,13 @@ class QuicStream:
             self.lost = (error,)
             self._owner.stream_done(self)
             self._tell(lambda receiver: receiver.connection_lost(error))
+            self._let_go_when_over()
+
+    def _let_go_when_over(self) -> None:
+        """A receiver that has been told everything is let go: the two point at each other, and
+        would wait for the garbage collector with all they hold."""
+        if self.lost is not None and not self._backlog:
+            self._receiver = None
 
     def _tell(self, call: Call) -> None:
         """Make a call now, or behind all that waits for a receiver."""

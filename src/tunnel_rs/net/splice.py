@@ -88,12 +88,14 @@ async def join_tcp(
     Raises OSError, with the socket closed and `on_end` not called, when there is nothing to join.
     """
     loop = asyncio.get_running_loop()
+    side = TcpSide(stream, attach, on_end)
+    splice = side.splice  # by the time we go on, the connection may have come and gone
     try:
-        _, side = await loop.create_connection(lambda: TcpSide(stream, attach, on_end), sock=sock)
+        await loop.create_connection(lambda: side, sock=sock)
     except OSError:
         sock.close()
         raise
-    return side.splice
+    return splice
 
 
 class Splice(StreamReceiver):
@@ -276,7 +278,9 @@ class TcpSide(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        self.splice.local_lost(exc)
+        splice = self.splice
+        del self.splice, self._attach  # they lead back here
+        splice.local_lost(exc)
 
     # LocalSide
 

@@ -2,12 +2,15 @@
 point 5; the model is `PerSourcePenalties` of OpenSSH, sshd_config(5))."""
 
 import hmac
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from itertools import islice
 
+from tunnel_rs.reports import Penalties, Penalty
 from tunnel_rs.values import Secret
 
 _GROUPED_PREFIX = 64
@@ -15,6 +18,12 @@ _GROUPED_PREFIX = 64
 
 _EVICTION_SAMPLE = 8
 """How many of the longest untouched records are weighed when one has to go."""
+
+EVERYBODY = "*"
+"""How the penalty is called that is over all sources."""
+
+MAX_SHOWN = 20
+"""Sources that `penalties` names."""
 
 _MAX_NAME = 64
 """Most characters kept of a source that is no IP address (a relay URL, an EndpointId)."""
@@ -56,15 +65,17 @@ def _source_key(source: str) -> str:
 class _Record:
     expiry: float
     active: bool = False
+    failures: int = 0
 
 
 class FailurePenalties:
     """How long each source has to wait after wrong tokens.
 
     Every failure adds `per_failure` seconds to the source's penalty, which runs off in real time.
-    It is enforced from the moment it has grown to `threshold`, so that a mistyped token costs
-    nothing, until it has run off; it never exceeds `maximum`. At most `max_sources` are
-    remembered; when full, the least penalty among the longest untouched makes room.
+    It is enforced from the moment it has grown to `threshold` (by three within four seconds), so
+    that a mistyped token costs nothing, until it has run off; it never exceeds `maximum`. At most
+    `max_sources` are remembered; when full, the least penalty among the longest untouched makes
+    room.
 
     Over all sources, `global_burst` failures at once and `global_rate` per second are tolerated;
     beyond that everybody waits, but not sources that authenticated before: an attack from many
@@ -75,7 +86,7 @@ class FailurePenalties:
         self,
         *,
         per_failure: float = 5.0,
-        threshold: float = 15.0,
+        threshold: float = 11.0,
         maximum: float = 600.0,
         max_sources: int = 16_384,
         global_rate: float = 10.0,
@@ -109,10 +120,25 @@ class FailurePenalties:
             self._make_room(key)
             record = self._records[key] = _Record(now)
         self._records.move_to_end(key)
+        record.failures += 1
         record.expiry = min(record.expiry + self._per_failure, now + self._maximum)
         record.active |= record.expiry - now >= min(self._threshold, self._maximum)
         debt = max(self._global_debt_until, now) + self._global_interval
         self._global_debt_until = min(debt, now + self._global_tolerance + self._maximum)
+
+    def penalties(self, now: float) -> Penalties:
+        """Who has to wait at time `now`, the longest first."""
+        held = [
+            Penalty(source, round(record.expiry - now, 1), record.failures)
+            for source, record in self._records.items()
+            if record.active and record.expiry > now
+        ]
+        longest = nlargest(MAX_SHOWN, held, key=lambda penalty: penalty.seconds)
+        shared = self._global_debt_until - now - self._global_tolerance
+        if shared > 0:
+            failures = math.ceil((self._global_debt_until - now) / self._global_interval)
+            longest = [Penalty(EVERYBODY, round(shared, 1), failures), *longest[: MAX_SHOWN - 1]]
+        return Penalties(len(held) + (shared > 0), tuple(longest))
 
     def succeeded(self, source_ip: str) -> None:
         """Note an accepted token: the limit over all sources no longer holds this one back. Its

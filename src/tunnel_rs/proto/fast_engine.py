@@ -31,6 +31,7 @@ from tunnel_rs.proto.packet_protection import (
     is_supported,
 )
 from tunnel_rs.proto.path_context import Path
+from tunnel_rs.proto.send_buffer import view
 from tunnel_rs.proto.sent_trains import SentTrain
 from tunnel_rs.proto.stream_run import StreamRun
 
@@ -281,7 +282,7 @@ class FastEngine(MultipathEngine):
             last_frame = frame
         lead = self._ack_lead(now, step - (stop - start)) if segments == 1 else b""
         base = start - sender._buffer_start
-        with memoryview(sender._buffer) as data, data[base : base + stop - start] as part:
+        with view(sender._buffer, base, base + stop - start) as part:
             end = sealer.seal(_SCRATCH, number, frame, start, part, step, lead + last_frame)
         record = SentTrain(
             number,

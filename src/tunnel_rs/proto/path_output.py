@@ -51,6 +51,7 @@ _MAX_BACKOFF = 8
 _AMPLIFICATION = 3
 _SMALLEST_PACKET = 40
 _ACK_OF_ACK_EVERY = 8  # as aioquic
+_PATH_ACK_CAPACITY = ACK_FRAME_CAPACITY + UINT_VAR_MAX_SIZE
 
 _ONE_RTT = tls.Epoch.ONE_RTT
 
@@ -155,7 +156,7 @@ class PathOutput(PathContext):
         # Begun as an ACK: for the builder only that neither elicits an answer nor is in flight.
         buf = builder.start_frame(
             QuicFrameType.ACK,
-            capacity=ACK_FRAME_CAPACITY + UINT_VAR_MAX_SIZE,
+            capacity=_PATH_ACK_CAPACITY,
             handler=self._on_ack_delivery,
             handler_args=(space, space.largest_received_packet),
         )
@@ -166,6 +167,14 @@ class PathOutput(PathContext):
         space.ack_at = None
         if ranges > 1 and builder.packet_number % _ACK_OF_ACK_EVERY == 0:
             self._write_ping_frame(builder, comment="ACK-of-ACK trigger")
+
+    def _amplification_blocked_timers(self) -> tuple[bool, bool]:
+        ack_blocked, probe_blocked = super()._amplification_blocked_timers()
+        if self._is_multipath and self._handshake_confirmed:
+            # Ours are longer than what aioquic reckons with.
+            needed = _SMALLEST_PACKET + _PATH_ACK_CAPACITY
+            ack_blocked = not self._network_paths[0].can_send(needed)
+        return ack_blocked, probe_blocked
 
     def _write_drained_acks(self, builder: QuicPacketBuilder) -> None:
         """What still came in on abandoned paths is acknowledged at once, on the data path."""

@@ -26,6 +26,7 @@ from aioquic.quic.stream import QuicStream
 
 from tunnel_rs.proto.datagrams import ArrivedDatagrams, OutgoingDatagrams
 from tunnel_rs.proto.flow_control import ConnectionWindow, StreamWindow
+from tunnel_rs.proto.send_buffer import SMALL, SendBuffer
 from tunnel_rs.proto.sent_trains import SentTrain
 
 _LIMIT_FRAME_CAPACITY = 9
@@ -92,9 +93,19 @@ class StreamScheduler(QuicConnection):
         stream = self._streams.get(stream_id)
         if stream is None or stream.sender._reset_error_code is not None:
             return
-        stream.sender.write(data, end_stream=fin)  # type: ignore[arg-type]
+        sender = stream.sender
+        if type(sender._buffer) is bytearray and len(sender._buffer) + len(data) > SMALL:
+            sender._buffer = SendBuffer(sender._buffer)  # type: ignore[assignment]
+        sender.write(data, end_stream=fin)  # type: ignore[arg-type]
         self.total_unsent += len(data)
         self._work[stream] = None
+
+    def release(self) -> None:
+        """The connection is over for good: give back what its streams hold, which could wait long
+        for the garbage collector."""
+        for stream in self._streams.values():
+            stream.sender._buffer = bytearray()
+            stream.receiver._buffer = bytearray()
 
     def reset(self, stream_id: int, code: int) -> None:
         """Abort our direction."""

@@ -51,6 +51,7 @@ Connect = Callable[[], Awaitable[Link]]
 """Dials the server once. Raises TunnelError; `transient` says whether to try again."""
 
 DONE = 0
+REVOKED = "the server no longer accepts our token (expired or taken away); ask its operator"
 ANSWER_TIMEOUT = 10.0
 """Seconds the server has to answer our request."""
 
@@ -79,6 +80,10 @@ class VpnClient:
         """The link in use, None while there is none."""
         self.response: VpnResponse | None = None
         """What the server last told us."""
+        self.begun = 0
+        """How many times there has been a link."""
+        self.since = 0.0
+        """When the link came up; loop time in seconds."""
         self.routes: tuple[Network, ...] = ()
         """What goes into the VPN, besides its own networks."""
         self._settings = settings
@@ -121,6 +126,10 @@ class VpnClient:
         if settings.kill_switch:
             config = RouteConfig((), kill_switch=True, blocked=settings.routes)
             await self._host.set_routes(self._tun.name, config)
+
+    async def ping(self) -> dict[str, float]:
+        """Seconds to the server and back, by its id. Raises LinkClosedError."""
+        return {} if self.link is None else {str(self.link.peer): await self.link.ping()}
 
     def retry_now(self) -> None:
         """What could not be reached may be reachable now: do not wait to try again."""
@@ -311,10 +320,11 @@ class VpnClient:
             error = lost
         finally:
             self._detach(link)
-        return _verdict(error)
+        return _verdict(error, was_in=True)
 
     def _attach(self, channel: PacketChannel, link: Link) -> None:
         self._channel, self.link = channel, link
+        self.begun, self.since = self.begun + 1, asyncio.get_running_loop().time()
         self._tun.set_offload(channel.offload)
         channel.start()
         self._tun.resume_reading()
@@ -373,11 +383,13 @@ def _refusal(response: VpnResponse) -> TunnelError:
     )
 
 
-def _verdict(error: TunnelError) -> TunnelError:
-    """What the end of a link means to a client."""
+def _verdict(error: TunnelError, *, was_in: bool = False) -> TunnelError:
+    """What the end of a link means to a client, which may have been let in before."""
     if isinstance(error, ProtocolError):
         return UnreachableError(f"the server broke the protocol: {error}")
     if isinstance(error, LinkClosedError) and error.by_peer and error.by_application:
+        if error.code == AUTH_FAILED and was_in:
+            return AuthRefusedError(REVOKED)
         if error.code == AUTH_FAILED:
             return _refusal(VpnResponse(False, reason=error.reason))
     return error

@@ -28,6 +28,7 @@ from tunnel_rs.proto.vpn_pool import owner_of
 from tunnel_rs.reports import (
     ClientGone,
     ClientRefused,
+    Penalties,
     Reporter,
     VpnClientJoined,
     silent,
@@ -74,6 +75,9 @@ class VpnServer:
         own = tuple(interface.ip.packed for interface in self._pools.interfaces)
         self.switch = Switch(settings, tun, own)
         self._sessions: dict[Key, Session] = {}
+        self._before = Traffic()  # of sessions that have ended
+        self.begun = 0
+        """How many clients have been let in."""
         self._links: set[Link] = set()
         self._no_links = asyncio.Event()
         self._no_links.set()
@@ -83,6 +87,28 @@ class VpnServer:
     @property
     def sessions(self) -> tuple[Session, ...]:
         return tuple(self._sessions.values())
+
+    @property
+    def traffic(self) -> Traffic:
+        """What all clients that are or have been here have exchanged."""
+        total = Traffic()
+        for traffic in (self._before, *(session.traffic for session in self.sessions)):
+            total.add(traffic)
+        return total
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Bytes sent and received, of the same; asked for often."""
+        sent, received = self._before.sent_bytes, self._before.received_bytes
+        for session in self._sessions.values():
+            sent += session.traffic.sent_bytes
+            received += session.traffic.received_bytes
+        return sent, received
+
+    @property
+    def penalties(self) -> Penalties:
+        """Who has to wait for answers after wrong tokens."""
+        return self._admission.penalties
 
     @property
     def tokens(self) -> tuple[Secret[str], ...]:
@@ -132,10 +158,27 @@ class VpnServer:
             session.expiry = Expiry(self._wall, partial(self._renew, session))
         if held is None:
             session.expiry.cancel()
+            session.dismissal = f"its {session.held.by} has expired or was taken away"
             session.link.close(AUTH_FAILED, "auth_failed")
             return
         session.held = held
         session.expiry.watch(held.grant)
+
+    def disconnect(self, who: str, reason: str) -> int:
+        """End the links of the clients whose id begins with `who`, or who have that address in the
+        VPN; returns how many there were. They may come again, as long as their tokens hold."""
+        found = [s for s in self.sessions if str(s.link.peer).startswith(who) or s.has(who)]
+        for session in found:
+            session.dismissal = reason
+            session.link.close(DONE, reason)
+        return len(found)
+
+    async def ping(self) -> dict[str, float]:
+        """Seconds to each client and back, by its id; who leaves meanwhile is left out."""
+        links = [session.link for session in self.sessions]
+        times = await asyncio.gather(*(link.ping() for link in links), return_exceptions=True)
+        pairs = zip(links, times, strict=True)
+        return {str(link.peer): time for link, time in pairs if isinstance(time, float)}
 
     async def serve(self, link: Link) -> None:
         """Serve one accepted link until it ends, and close it. Nothing that its peer does
@@ -213,7 +256,9 @@ class VpnServer:
     async def _serve_session(self, session: Session) -> None:
         link = session.link
         link.open_window()
-        self._report(VpnClientJoined(link.peer, link.address, session.leases.texts))
+        self.begun += 1
+        held, addresses = session.held, session.leases.texts
+        self._report(VpnClientJoined(link.peer, link.address, addresses, held.name, held.by))
         reason = "left"
         try:
             async with asyncio.timeout(DATA_STREAM_TIMEOUT):
@@ -229,7 +274,16 @@ class VpnServer:
             if self._sessions.get(session.key) is session:
                 del self._sessions[session.key]
                 self._pools.release(session.key)
-            self._report(ClientGone(link.peer, reason, session.held.name))
+            self._account_for(session, session.dismissal or reason)
+
+    def _account_for(self, session: Session, reason: str) -> None:
+        """A client has gone: keep what it has moved, and tell it."""
+        traffic = session.traffic
+        self._before.add(traffic)
+        moved = traffic.sent_bytes, traffic.received_bytes
+        seconds = round(asyncio.get_running_loop().time() - session.since, 3)
+        peer, name = session.link.peer, session.held.name
+        self._report(ClientGone(peer, reason, name, *moved, seconds, session.leases.texts))
 
     def _open_channel(self, session: Session, stream: ByteStream) -> None:
         now = asyncio.get_running_loop().time()

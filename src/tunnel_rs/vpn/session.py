@@ -1,7 +1,8 @@
 """One client of a VPN server: its addresses, its channel, and what it may send."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import count
 
 from tunnel_rs.net.expiry import Expiry
 from tunnel_rs.net.link import Link
@@ -16,6 +17,7 @@ Key = tuple[bytes, int]
 """The client's public key and its device id."""
 
 _MAX_JUDGED = 4096
+_numbers = count(1)
 
 
 @dataclass(eq=False, slots=True)
@@ -34,9 +36,22 @@ class Session:
     """What it was let in by."""
 
     channel: PacketChannel | None = None
+    number: int = field(default_factory=lambda: next(_numbers))
+    """Tells it from others of the same client."""
+
+    dismissal: str = ""
+    """Why we ended its link, when we did."""
+
     expiry: Expiry | None = None
     stalled: bool = False
     """Others have waited for it long enough: what it cannot take is dropped."""
+
+    def has(self, address: str) -> bool:
+        """Whether `address`, in any spelling, is its in the VPN."""
+        try:
+            return ip_address(address).packed in self.leases.packed
+        except ValueError:
+            return False
 
 
 class DestinationPolicy:

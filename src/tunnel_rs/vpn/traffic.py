@@ -14,6 +14,14 @@ class Traffic:
     received_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: "Traffic") -> None:
+        """Count what another has counted, too."""
+        self.sent_packets += other.sent_packets
+        self.sent_bytes += other.sent_bytes
+        self.received_packets += other.received_packets
+        self.received_bytes += other.received_bytes
+        self.dropped.update(other.dropped)
+
     def as_json(self) -> dict[str, object]:
         return {
             "sent_packets": self.sent_packets,

@@ -37,14 +37,19 @@ function span(seconds) {
 
 const milliseconds = (seconds) => (typeof seconds === "number" ? `${(1000 * seconds).toFixed(1)} ms` : "–");
 
+// On a narrow screen a row stands as a list of its cells, each with the name of its column beside it.
+// The roles keep it a table for those who do not see it.
 function table(caption, columns, rows) {
   if (rows.length === 0) return [];
-  const numeric = (name) => (name.startsWith("#") ? { class: "number" } : {});
-  const head = element("tr", {}, ...columns.map((name) => element("th", numeric(name), name.replace("#", ""))));
-  const body = rows.map((cells) =>
-    element("tr", {}, ...cells.map((cell, index) => element("td", numeric(columns[index]), cell))));
-  const whole = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  return [element("h3", {}, caption), element("div", { class: "scroll" }, whole)];
+  const titles = columns.map((name) => name.replace("#", ""));
+  const numeric = (index) => (columns[index].startsWith("#") ? { class: "number" } : {});
+  const head = element("tr", { role: "row" }, ...titles.map((title, index) =>
+    element("th", { role: "columnheader", scope: "col", ...numeric(index) }, title)));
+  const body = rows.map((cells) => element("tr", { role: "row" }, ...cells.map((cell, index) =>
+    element("td", { role: "cell", "data-title": titles[index], ...numeric(index) }, element("div", {}, cell)))));
+  const whole = element("table", { role: "table", "aria-label": caption },
+    element("thead", { role: "rowgroup" }, head), element("tbody", { role: "rowgroup" }, ...body));
+  return [element("h3", {}, caption), whole];
 }
 
 const code = (text) => element("code", {}, text);
@@ -92,16 +97,16 @@ function facts(program) {
 }
 
 function peers(program) {
-  const named = program.role === "server"; // a client's server has no name here
+  const named = program.role.endsWith("server"); // a client's server has no name here
   const rows = program.peers.map((peer) => [
     ...(named ? [peer.name || "–"] : []),
-    code(peer.peer.slice(0, 10)),
+    element("span", {}, code(peer.peer.slice(0, 10)), ...(peer.addresses ?? []).flatMap((address) => [element("br"), code(address)])),
     span(peer.seconds),
     element("span", {}, ...peer.paths.flatMap((path) => [
       code(path.address), ` ${path.kind}, ${milliseconds(path.rtt)}${path.active ? "" : " (not in use)"}`, element("br")])),
     size(peer.sent), rate(peer.send_rate), size(peer.received), rate(peer.receive_rate),
   ]);
-  return table(named ? "Clients" : "Server", [...(named ? ["name"] : []), "id", "for", "paths", "#sent", "#now", "#received", "#now"], rows);
+  return table(named ? "Clients" : "Server", [...(named ? ["name"] : []), "id", "for", "paths", "#sent", "#sending", "#received", "#receiving"], rows);
 }
 
 function sessions(program) {
@@ -121,12 +126,22 @@ function tunnels(program) {
   return table("Tunnels", ["#no.", "listens on", "leads to"], rows);
 }
 
+function penalties(program) {
+  const told = program.penalties ?? { sources: 0, longest: [] }; // older programs do not tell
+  const rows = told.longest.map((penalty) => [
+    penalty.source === "*" ? "all who are new" : code(penalty.source), penalty.failures, span(penalty.seconds)]);
+  const more = told.sources - rows.length;
+  return table(`Slowed down after wrong tokens${more > 0 ? ` (and ${more} more)` : ""}`, ["source", "#failures", "#time left"], rows);
+}
+
 function problems(program) {
   if (program.problems.length === 0) return [];
   const items = program.problems.toReversed().map((problem) => element("li", {},
-    element("span", { class: "faint" }, problem.time.slice(11, 19), " "),
+    element("time", { class: "faint", datetime: problem.time }, new Date(problem.time).toLocaleTimeString(), " "),
     element("span", { class: "kind" }, problem.kind.replaceAll("_", " "), " "), problem.text));
-  return [element("h3", {}, "Errors, newest first"), element("ul", { class: "problems" }, ...items)];
+  const title = "Errors, newest first";
+  const attributes = { id: `problems-${program.pid}`, class: "problems", tabindex: "0", "aria-label": title };
+  return [element("h3", {}, title), element("ul", attributes, ...items)];
 }
 
 function card(program) {
@@ -136,14 +151,25 @@ function card(program) {
     element("h2", {}, `${program.program} ${program.role} ${program.pid}`,
       element("span", { class: `badge ${program.state}` }, state)),
     ...id, facts(program), plot(program),
-    ...peers(program), ...sessions(program), ...tunnels(program), ...problems(program));
+    ...peers(program), ...sessions(program), ...tunnels(program), ...penalties(program), ...problems(program));
+}
+
+// Is read out when it changes, so it must not change for nothing.
+function say(text) {
+  const state = document.getElementById("state");
+  if (state.textContent !== text) state.textContent = text;
 }
 
 function show(programs) {
-  document.getElementById("state").textContent = programs.length === 0
-    ? "no server or client of this user is running"
-    : `${programs.length} running, ${new Date().toLocaleTimeString()}`;
+  say(programs.length === 0 ? "no server or client of this user is running" : `${programs.length} running`);
+  // What somebody marks to copy it must not go away under the pointer.
+  if (!document.getSelection().isCollapsed) return;
+  document.getElementById("time").textContent = new Date().toLocaleTimeString();
+  const focused = document.activeElement?.id;
+  const scrolled = [...document.querySelectorAll(".problems")].map((list) => [list.id, list.scrollTop]);
   document.getElementById("programs").replaceChildren(...programs.map(card));
+  for (const [id, top] of scrolled) document.getElementById(id)?.scrollTo(0, top);
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
 async function look() {
@@ -155,7 +181,7 @@ async function look() {
   } catch (error) {
     failures += 1;
     if (failures >= PATIENCE) {
-      document.getElementById("state").textContent = `\`tunnel-rs status --web\` does not answer (${error.message})`;
+      say(`\`tunnel-rs status --web\` does not answer (${error.message})`);
     }
   }
   setTimeout(look, EVERY);
