@@ -14,7 +14,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SOURCES := src tests bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench natmatrix pathmatrix vpnlab soak multipath-soak iroh-versions rust man packages images deploy audit lock clean
+.PHONY: help demo test check lint format bench natmatrix pathmatrix irohmatrix vpnlab soak multipath-soak iroh-versions rust man packages images deploy audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ vpnlab: $(VENV)/development.stamp ## the VPN with ten clients, and without netwo
 
 pathmatrix: $(VENV)/development.stamp ## paths of tunnel-rs: NATs, changing networks, bad links, outages (needs root)
 	$(BIN)/python tools/path_matrix.py $(ARGS)
+
+irohmatrix: $(VENV)/development.stamp ## how real iroh and tunnel-rs get direct paths through which NATs (needs root)
+	$(BIN)/python tools/iroh_matrix.py $(ARGS)
 
 soak: $(VENV)/development.stamp ## 30 minutes of mixed load; fails on growth
 	$(BIN)/python bench/soak.py $(ARGS)

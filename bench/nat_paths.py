@@ -8,11 +8,9 @@ path: the same two programs without NATs, with and without multipath.
 """
 
 import argparse
-import re
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from bench import report
 from bench.processes import usage
-from tests.netns.path_lab import RELAY_IP, Nat, PathLab, Session, missing, path_lab
-from tests.support.two_networks import Namespace
+from tests.netns.path_lab import Nat, PathLab, Session, missing, path_lab
 
 MOST_CPU = 1.15
 """Processor time with several paths, as a multiple of that with one."""
@@ -47,21 +44,11 @@ class Load:
     cpu: float
 
 
-def relayed(lab: PathLab) -> int:
-    """Bytes that the relay has taken so far."""
-    url = f"http://{RELAY_IP}:9090/metrics"
-    public = Namespace(lab.lab.namespace("pub"))
-    text = public.call(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
-    found = re.search(r"^relayserver_bytes_recv(?:_total)? (\d+)", text, re.MULTILINE)
-    assert found is not None, text
-    return int(found[1])
-
-
 def meet(lab: PathLab) -> Meeting:
     with lab.session() as session:
         direct = session.direct(15.0)
         assert direct is not None, session.text
-        carried = relayed(lab)
+        carried = lab.relayed()
         up = float(session.up[1]["elapsed"])
         return Meeting(up, up + max(0.0, direct - session.up[0]), carried)
 
@@ -118,12 +105,12 @@ def main() -> int:
     with path_lab() as lab:
         for side in "AB":
             lab.lab.set_nat(side, Nat.RESTRICTED)
-        start = relayed(lab)
+        start = lab.relayed()
         meetings = []
         for _ in range(options.times):
             met = meet(lab)
             meetings.append(Meeting(met.up, met.direct, met.relayed - start))
-            start = relayed(lab)
+            start = lab.relayed()
         through = tunnel(lab, size)
         for side in "AB":
             lab.lab.set_nat(side, Nat.OPEN)

@@ -19,5 +19,7 @@ for version in "$@"; do
 print("iroh", next(iter(m.distributions(name="iroh", path=sys.argv[1:]))).version)' "$where")"
     PYTHONPATH="$where" "$PYTHON" -m pytest --quiet \
         tests/interop/test_quic_iroh.py tests/interop/test_multipath_iroh.py \
-        tests/interop/idle_iroh.py
+        tests/interop/test_ways_iroh.py
+    # These wait, nearly all the time.
+    PYTHONPATH="$where" "$PYTHON" -m pytest --quiet --numprocesses 6 tests/interop/idle_iroh.py
 done

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -42,9 +43,6 @@ DIRECT, DIRECT_4, DIRECT_6, RELAYED = (
     r"(relay )?https?:",
 )
 """What ways look like as programs tell them."""
-
-_IROH = (sys.executable, "-m", "tests.netns.iroh_scene")
-
 __all__ = ["Nat", "PathLab", "missing", "path_lab"]
 
 
@@ -167,52 +165,19 @@ class PathLab:
         assert relay.next("ready", 45), relay.text
         return relay
 
-    def start_plain_relay(self) -> str:
-        """Another one, without TLS, for iroh's wheel trusts no certificate of ours. Its URL."""
-        file = self.directory / "plain.toml"
-        file.write_text(f'http_bind_addr = "{RELAY_IP}:8080"\nenable_metrics = false\n')
-        relay = self._program("pub", "relay", "-c", str(file))
-        assert relay.next("ready", 45), relay.text
-        return f"http://{RELAY_IP}:8080/"
-
-    def with_iroh_server(self, relay: str, within: float = 15.0) -> Reached:
-        """Our client at A reaches a real iroh endpoint at B."""
-        found, token = Reached(), (self.directory / "token.txt").read_text()
-        log = self.stack.enter_context((self.directory / "log").open("ab"))
-        peer = self.lab.start(
-            self.lab.machine("B"),
-            [*_IROH, "198.51.100.22", relay, token],
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-        assert peer.stdout is not None
-        with peer.stdout:
-            self.endpoint_id, ours = peer.stdout.readline().decode().strip(), self.endpoint_id
-            running = self.client("--relay-url", relay)
-            try:
-                self._watch(running, found, within)
-            finally:
-                self.endpoint_id = ours
-                found.text = running.text
-                running.end()
-                peer.kill()
-                peer.wait()
-        return found
-
-    def _watch(self, running: Events, found: Reached, within: float) -> None:
-        up = running.next("tunnel_up", 45)
-        if up is None:
-            return
-        found.up_after = float(up[1]["elapsed"])
-        with self.connect() as sock:
-            session = Session(running, running, sock, up)
-            direct = session.direct(within)
-            if direct is not None:
-                found.direct_after = found.up_after + max(0.0, direct - up[0])
-            found.echoes, found.way = 2 * echoes(sock), session.way
+    def relayed(self) -> int:
+        """Bytes that the relay has taken so far."""
+        url = f"http://{RELAY_IP}:9090/metrics"
+        public = Namespace(self.lab.namespace("pub"))
+        text = public.call(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+        found = re.search(r"^relayserver_bytes_recv(?:_total)? (\d+)", text, re.MULTILINE)
+        assert found is not None, text
+        return int(found[1])
 
     def _program(self, where: str, *arguments: str) -> Events:
-        argv = [sys.executable, "-m", "tunnel_rs", *arguments, "--json"]
+        return self._run(where, [sys.executable, "-m", "tunnel_rs", *arguments, "--json"])
+
+    def _run(self, where: str, argv: Sequence[str]) -> Events:
         log = self.stack.enter_context((self.directory / "log").open("ab"))
         process = self.lab.start(where, argv, stdout=subprocess.PIPE, stderr=log)
         events = Events(process)
@@ -230,8 +195,9 @@ class PathLab:
         assert server.next("ready", 45), server.text
         return server
 
-    def client(self, *options: str) -> Events:
-        identity = ("-n", self.endpoint_id, "--auth-token-file", "token.txt")
+    def client(self, *options: str, server: str = "") -> Events:
+        """A's, for B's server or that of another id."""
+        identity = ("-n", server or self.endpoint_id, "--auth-token-file", "token.txt")
         source = ("-s", f"tcp://127.0.0.1:{ECHO_PORT}", "-t", "127.0.0.1:7001")
         return self._program(
             self.lab.machine("A"),

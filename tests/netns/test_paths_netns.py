@@ -80,9 +80,3 @@ def test_direct_only_never_forwards_over_a_relay(lab: PathLab) -> None:
         session.echo_within(5.0)
         paths = [event for _, event in session.client.seen if event["event"] == "paths_seen"]
         assert not any("relay" in text for text in paths[-1]["paths"][1:]), session.text
-
-
-def test_a_real_iroh_endpoint_is_reached_directly_through_two_nats(behind_nats: PathLab) -> None:
-    pytest.importorskip("iroh", reason="needs iroh, which has no wheel for this platform")
-    reached = behind_nats.with_iroh_server(behind_nats.start_plain_relay())
-    assert (reached.kind, reached.echoes) == ("direct", 2), reached.text

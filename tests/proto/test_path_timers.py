@@ -1,6 +1,9 @@
 """Silence on paths: keep-alive, failover, what is given up and what is not."""
 
+from typing import Any
+
 import pytest
+from aioquic.quic.recovery import QuicPacketSpace
 from tests.support.engines import CLIENT, PAIRS, SERVER, exchange
 from tests.support.paths import (
     FIRST,
@@ -109,6 +112,114 @@ def test_the_others_are_asked_when_the_data_path_is_silent(network: PathNetwork)
     assert client.address == THIRD
     assert network.server is not None and stream in network.server.ended
     assert [event.path_id for event in events_of(network.client, DataPathChanged)][-1] == 2
+
+
+def test_a_silent_data_path_is_given_up_before_anybody_is_told_that_another_answers(
+    network: PathNetwork,
+) -> None:
+    """Who chooses paths would leave it too, but not give it up; and the peer might stay on it."""
+    network.open(SECOND)
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None
+    network.settle()
+    network.links[FIRST].cut()
+    network.links[SECOND].delay(0.3)
+    network.client.events.clear()
+    client.write(stream, b"!" * 50_000, True)
+    network.run(10, lambda: bool(events_of(network.client, PathAbandoned)))
+    told = [type(event) for event in network.client.events]
+    assert told[: told.index(PathAbandoned)] == [PathsChanged], "that it is silent"
+
+
+def test_what_is_asked_puts_no_probe_timeout_off(network: PathNetwork) -> None:
+    network.open(SECOND)
+    exchange(network, 50_000)
+    network.settle()
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None
+    network.links[FIRST].cut()
+    timeout, started = client._recovery.get_probe_timeout(), network.now
+    client.write(stream, b"?", True)
+    network.run(10, lambda: bool(events_of(network.client, PathAbandoned)))
+    assert network.now - started < (1 + 2 + 4) * timeout + 0.04
+
+
+def test_a_data_path_that_dies_while_it_is_in_doubt_is_left(network: PathNetwork) -> None:
+    """It has answered a challenge in this doubt; what counts is the last one."""
+    second = network.open(SECOND)
+    network.settle()
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None and network.server is not None
+    network.links[FIRST].delay(0.1)
+    client.write(stream, b"!" * 50_000, True)
+    network.run(0.35, lambda: client._data_path.confirmed_at > network.now - 0.01)
+    network.links[FIRST].cut()
+    network.run(5, lambda: network.server is not None and stream in network.server.ended)
+    assert stream in network.server.ended
+    assert data_path(client, network.now) == second
+
+
+@pytest.fixture
+def network_with_iroh(monkeypatch: pytest.MonkeyPatch, network: PathNetwork) -> PathNetwork:
+    """The server sends acknowledgements on its data path alone, as iroh does. Here those of other
+    paths get lost altogether, as they do in iroh's case once its data path is dead."""
+    _, server = network.both()
+    write = server._write_ack_frame
+
+    def write_on_data_path(builder: Any, space: QuicPacketSpace, now: float) -> None:
+        if server._path is server._data_path:
+            write(builder=builder, space=space, now=now)
+        else:
+            space.ack_at = None
+
+    monkeypatch.setattr(server, "_write_ack_frame", write_on_data_path)
+    return network
+
+
+def test_who_acknowledges_on_a_dead_path_only_is_heard_on_another(
+    network_with_iroh: PathNetwork,
+) -> None:
+    network = network_with_iroh
+    second = network.open(SECOND)
+    client, server = network.both()
+    stream = client.open_stream()
+    assert stream is not None and network.server is not None
+    network.links[FIRST].cut()
+    client.write(stream, b"!" * 50_000, True)
+    network.run(1.0, lambda: network.server is not None and stream in network.server.ended)
+    assert stream in network.server.ended
+    assert data_path(client, network.now) == data_path(server, network.now) == second
+    [event] = events_of(network.client, PathAbandoned)
+    assert event.code == PathError.PATH_UNSTABLE_OR_POOR and not event.by_peer
+
+
+def test_a_peer_that_stays_on_a_dead_path_is_made_to_leave_it(
+    network_with_iroh: PathNetwork,
+) -> None:
+    network = network_with_iroh
+    second = network.open(SECOND)
+    client, server = network.both()
+    client.select_path(second)
+    network.settle()
+    server.select_path(0)
+    network.settle()
+    assert [data_path(client, network.now), data_path(server, network.now)] == [second, 0]
+    network.run(5)
+    assert ids(network) == [[0, second], [0, second]], "the first path answers"
+    network.links[FIRST].cut()
+    stream = client.open_stream()
+    assert stream is not None and network.server is not None
+    client.write(stream, b"?", True)
+    network.run(5)
+    assert data_path(server, network.now) == second
+    server.write(stream, b"!" * 50_000, True)
+    network.run(1.0, lambda: stream in network.client.ended)
+    assert stream in network.client.ended
+    [event] = events_of(network.client, PathAbandoned)
+    assert event.path_id == 0 and event.code == PathError.PATH_UNSTABLE_OR_POOR
 
 
 def test_in_an_outage_of_everything_no_path_is_given_up(network: PathNetwork) -> None:

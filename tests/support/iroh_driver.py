@@ -36,12 +36,24 @@ class PeerError(Exception):
     """The other side did not speak the protocol."""
 
 
-async def bind(*, secret: bytes | None = None, alpns: tuple[bytes, ...] = ()) -> iroh.Endpoint:
-    """An endpoint on a random port of 127.0.0.1 that knows no relay and no discovery."""
+async def bind(
+    *,
+    secret: bytes | None = None,
+    alpns: tuple[bytes, ...] = (),
+    relay: str | None = None,
+    ip: str = "127.0.0.1",
+) -> iroh.Endpoint:
+    """An endpoint on a random port of `ip` that knows this relay alone, and no discovery."""
+    mode = iroh.RelayMode.disabled()
+    if relay is not None:
+        known = iroh.RelayMap.empty()
+        # Without a QUIC port: else iroh waits 3 s for address discovery that nobody serves.
+        known.insert(iroh.RelayConfig(url=relay, quic_port=None, auth_token=None))
+        mode = iroh.RelayMode.custom(known)
     options = iroh.EndpointOptions(
         preset=iroh.preset_minimal(),
-        bind_addr="127.0.0.1:0",
-        relay_mode=iroh.RelayMode.disabled(),
+        bind_addr=f"{ip}:0",
+        relay_mode=mode,
         secret_key=secret,
         alpns=list(alpns),
     )

@@ -40,15 +40,15 @@ class Tape(StreamReceiver):
     def lost(self) -> list[object]:
         return [value for name, value in self.calls if name == "lost"]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
 
-    async def heard(self, name: str) -> None:
+    async def heard(self, name: str, seconds: float = 30.0) -> None:
         """Wait for a call of this name."""
-        await self.until(lambda: any(each == name for each, _ in self.calls))
+        await self.until(lambda: any(each == name for each, _ in self.calls), seconds)
 
     async def read(self, size: int) -> bytes:
         """Wait for so many bytes in all; returns all that have come."""

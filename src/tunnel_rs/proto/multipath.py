@@ -83,6 +83,7 @@ class MultipathEngine(PathFrames):
         """A client's user names addresses of the server: they are probed beside those that it
         tells of itself."""
         self._given = tuple(addresses)
+        self._rounds_at = _AT_ONCE
         if self._client_rounds is not None:
             self._client_rounds.set_given(self._given)
 

@@ -40,6 +40,7 @@ class Path:
         "challenge_at",
         "challenge_count",
         "challenges",
+        "confirmed_at",
         "context",
         "drain_at",
         "heard_at",
@@ -82,6 +83,8 @@ class Path:
         """PATH_CHALLENGEs that wait for their answer: when they were sent, and where to."""
         self.challenge_at: float | None = None
         self.challenge_count = 0
+        self.confirmed_at = float("-inf")
+        """When the peer last answered a challenge."""
         self.rtt: float | None = None
         self.opened_at = self.heard_at = 0.0
         self.keep_alive_at: float | None = None
@@ -115,8 +118,10 @@ class Path:
 
     @property
     def answered_at(self) -> float:
-        """When the peer last acknowledged something on it."""
-        return self.recovery.answered_at if self.recovery is not None else float("-inf")
+        """When the peer last acknowledged something sent on it, or answered a challenge."""
+        if self.recovery is None:
+            return self.confirmed_at
+        return max(self.recovery.answered_at, self.confirmed_at)
 
     @property
     def probes(self) -> int:

@@ -417,6 +417,7 @@ class PathFrames(PathTimers):
             sent_at, address = asked
             # It proves the address it was sent to, from wherever the answer came.
             if path.is_open and path.address == address:
+                path.confirmed_at = context.time
                 self._validated(path, context.time - sent_at, context.time)
             return
         self._handle_other_response(token, context)

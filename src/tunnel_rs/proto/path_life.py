@@ -198,7 +198,9 @@ class PathLife(PathOutput):
             recovery.learn_rtt(now, rtt)
         if is_new:
             self._events.append(PathValidated(path.id, used.addr, rtt))
-        self._paths_changed()
+        # Whoever chooses paths is not to leave a silent data path before it is given up.
+        if is_new or self._data_path.probing_since is None:
+            self._paths_changed()
         if path.moves_when_valid:
             path.moves_when_valid = False
             self.select_path(path.id)

@@ -10,6 +10,7 @@ from tunnel_rs.proto.engine import Train
 from tunnel_rs.proto.multipath_frames import PathError
 from tunnel_rs.proto.path_context import Path
 from tunnel_rs.proto.path_life import KEEP_ALIVE, PathLife
+from tunnel_rs.proto.path_output import MAX_MEASUREMENTS
 
 VALIDATION_TIME = 15.0
 """Seconds after which an address that has not answered is given up."""
@@ -21,7 +22,7 @@ gives its relay paths."""
 FAILOVER_PTOS = 3
 """Probe timeouts in a row after which data leaves its path, if another path is alive."""
 
-_NEVER = float("inf")
+_NEVER, _LONG_AGO = float("inf"), float("-inf")
 _LOOK_AGAIN = 5.0
 _DOUBT = 0.020
 _MAX_DOUBT = 0.100
@@ -31,6 +32,9 @@ class PathTimers(PathLife):
     """See the module."""
 
     _failover_at: float | None = None
+    _probes_seen = 0
+    _asked_at = _asked_before = _LONG_AGO
+    """When the data path's last probe timeout came, and the one before: all were asked then."""
 
     @property
     def _has_paths(self) -> bool:
@@ -203,8 +207,15 @@ class PathTimers(PathLife):
         if data.probing_since is None:
             data.probing_since = now
             self._paths_changed()
-        self._ping_others(data)
-        if self._failover_at is None:
+        if probes != self._probes_seen:
+            self._probes_seen = probes
+            self._asked_before = max(self._asked_at, data.probing_since)
+            self._asked_at = now
+            self._ask_all(now)
+        if probes >= FAILOVER_PTOS and data.confirmed_at > self._asked_before:
+            self._failover_at = None
+            self._leave_silent(data, now)
+        elif self._failover_at is None:
             self._doubt(data, now)
         elif now >= self._failover_at:
             self._failover_at = None
@@ -213,20 +224,38 @@ class PathTimers(PathLife):
 
     def _answers_again(self, data: Path) -> None:
         self._failover_at = None
+        self._probes_seen = 0
         if data.probing_since is not None:
             data.probing_since = None
             self._paths_changed()
 
-    def _ping_others(self, data: Path) -> None:
-        since = data.probing_since
-        assert since is not None
-        for path in self._live:
-            if path is not data and path.is_validated and path.answered_at < since:
-                if not path.pings and path.probes == 0:  # else its own probes ask
-                    path.pings.append(0)
+    def _ask_all(self, now: float) -> None:
+        """Ask on all paths, if there are several, whether they work.
+
+        By challenges: iroh sends acknowledgements on its own data path alone, which may be the dead
+        one, but answers a challenge on the path it came on. And, where no data goes, by PING: a
+        challenge does not make a peer follow us to another address (RFC 9000 section 9.1).
+        """
+        validated = [path for path in self._live if path.is_validated]
+        for path in validated if len(validated) > 1 else ():
+            if path.challenge_at is None:
+                self.challenge(path.id, now)
+                if path is self._data_path:  # once, for each puts its next probe timeout off
+                    path.challenge_count = MAX_MEASUREMENTS - 1
+            if path is not self._data_path and not path.pings and path.probes == 0:
+                path.pings.append(0)  # else its own probes ask
+
+    def _leave_silent(self, data: Path, now: float) -> None:
+        """The data path works, so what is missing, acknowledgements, went another way, on which the
+        peer sends. Give up those that answer nothing, and it has to take ours."""
+        for path in list(self._live):
+            if path is data or not path.is_validated or path.answered_at >= self._asked_before:
+                continue
+            if sum(at <= now - _MAX_DOUBT for at, _ in path.challenges.values()) >= FAILOVER_PTOS:
+                self._abandon(path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
 
     def _living(self, data: Path) -> list[Path]:
-        """Other paths on which something was acknowledged since the data path has been silent. That
+        """Other paths on which the peer has answered since the data path has been silent. That
         something came in says little: the way out may be what is broken."""
         since = data.probing_since
         if since is None:
