@@ -678,9 +678,12 @@ class Engine(PathMoves):
         self._peer_allows_moves = not parameters.disable_active_migration
 
     def _idle_timeout(self) -> float:
-        if self._remote_max_idle_timeout == 0:
-            self._remote_max_idle_timeout = None  # RFC 9000 section 18.2: the peer has none
-        return super()._idle_timeout()
+        # RFC 9000 sections 10.1 and 18.2; aioquic takes 0 for a timeout of no time.
+        timeout: float = self._configuration.idle_timeout
+        theirs = self._remote_max_idle_timeout
+        if theirs and theirs < timeout:
+            timeout = theirs
+        return max(timeout, 3 * self._loss.get_probe_timeout())
 
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False

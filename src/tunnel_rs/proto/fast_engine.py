@@ -139,8 +139,9 @@ class FastEngine(MultipathEngine):
 
     def _has_slow_work(self, now: float) -> bool:
         """Whether the slow path has something to do beside what waits for the window."""
-        if any(not _is_plain(stream) for stream in self._work):
-            return True
+        for stream in self._work:
+            if not _is_plain(stream):
+                return True
         return self._has_control_work(now)
 
     def _write_datagrams(self, builder: QuicPacketBuilder) -> None:
@@ -553,10 +554,11 @@ class FastEngine(MultipathEngine):
         if self.is_closing:
             return  # what came has ended the connection, and its time runs
         self._path.heard_at = now
-        self._close_at = now + self._idle_timeout()
+        idle_timeout = self._idle_timeout()
+        self._close_at = now + idle_timeout
         self._ack_eliciting_sent_since_receipt = False
         self._silent_since = None
-        self._keep_alive_at = now + self._keep_alive
+        self._keep_alive_at = now + min(self._settings.keep_alive, idle_timeout / 3)
 
     # Acknowledging
 
