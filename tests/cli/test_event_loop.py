@@ -57,3 +57,22 @@ def test_what_a_program_has_imported_is_not_searched_for_garbage() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that is told")
+def test_what_a_batch_frees_stays_with_the_process() -> None:
+    """Page faults of a process that takes and frees a batch of datagrams again and again."""
+    script = (
+        "import asyncio, resource\n"
+        "from tunnel_rs.cli import event_loop\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "async def main():\n"
+        "    batch = lambda: b''.join([bytes(16_384) for _ in range(32)])\n"
+        "    batch()\n"
+        "    before = faults()\n"
+        "    for _ in range(100): batch()\n"
+        "    return faults() - before\n"
+        "print(event_loop.run(main()) < 500)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

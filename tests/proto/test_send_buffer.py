@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunnel_rs.proto import send_buffer
-from tunnel_rs.proto.send_buffer import BLOCK, MAX_SPARE, SendBuffer, view
+from tunnel_rs.proto.send_buffer import (
+    BLOCK,
+    MAX_SPARE,
+    MAX_SPARE_IN_USE,
+    SendBuffer,
+    view,
+)
 
 PATTERN = bytes(range(251)) * (2 * BLOCK // 251 + 1)
 SIZES = st.one_of(
@@ -85,10 +91,12 @@ def test_a_stream_that_goes_on_and_on_uses_the_same_blocks() -> None:
     assert len(seen) == 2
 
 
-def test_no_more_than_a_few_blocks_are_kept_for_later() -> None:
-    buffers = [SendBuffer(data(BLOCK, number)) for number in range(2 * MAX_SPARE)]
-    for buffer in buffers:
-        del buffer[:BLOCK]
+def test_a_few_blocks_are_kept_for_later_and_more_while_a_buffer_is_in_use() -> None:
+    blocks = MAX_SPARE_IN_USE + 10
+    buffer = SendBuffer(bytes((blocks + 1) * BLOCK))
+    del buffer[: blocks * BLOCK]
+    assert len(send_buffer._spare) == MAX_SPARE_IN_USE
+    del buffer[:BLOCK]
     assert len(send_buffer._spare) == MAX_SPARE
 
 

@@ -13,8 +13,10 @@ from tunnel_rs.values import Buffer
 BLOCK = 256 * 1024
 """Bytes of a block; local reads bring no more than that."""
 MAX_SPARE = 16
-"""Blocks of the process kept for the next use, as many as a full connection (8 MiB) lets go before
-it takes more; pages that are new cost more than filling them."""
+"""Blocks of the process kept for the next use; pages that are new cost more than filling them."""
+MAX_SPARE_IN_USE = 40
+"""The same while a buffer has something: what a full connection (8 MiB) lets go before it takes
+more."""
 SMALL = 128 * 1024
 """Up to here a bytearray does as well, and most streams never have more."""
 
@@ -63,6 +65,7 @@ class SendBuffer:
             self._start -= BLOCK
         if not self._size:
             self._start = 0
+            del _spare[MAX_SPARE:]
 
     def __getitem__(self, part: slice) -> bytes:
         start, stop, _ = part.indices(self._size)
@@ -94,5 +97,5 @@ def view(buffer: bytearray | SendBuffer, start: int, stop: int) -> memoryview:
 
 def _give_back(block: mmap) -> None:
     """Whoever may still look at it keeps the block from being unmapped, not from being reused."""
-    if len(_spare) < MAX_SPARE:
+    if len(_spare) < MAX_SPARE_IN_USE:
         _spare.append(block)
