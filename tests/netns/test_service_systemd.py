@@ -63,13 +63,19 @@ def systemd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
         yield systemd
 
 
-def started(systemd: Systemd, plan: Plan, config: str, more: str = "") -> dict[str, str]:
-    """Install as `tunnel-rs service install --system` does, and start."""
+def installed(systemd: Systemd, plan: Plan, config: str, more: str = "") -> None:
+    """As `tunnel-rs service install --system` does it; what ran of it before has ended."""
+    systemd.run("systemctl", "stop", plan.name, check=False)
     systemd.write(str(plan.config), config)
     systemd.write(f"/etc/systemd/system/{plan.name}.service", unit_text(plan))
     systemd.run("mkdir", "-p", f"/run/systemd/system/{plan.name}.service.d")
     systemd.write(f"/run/systemd/system/{plan.name}.service.d/test.conf", SAID + more)
     systemd.run("systemctl", "daemon-reload")
+
+
+def started(systemd: Systemd, plan: Plan, config: str, more: str = "") -> dict[str, str]:
+    """Installed and started: its properties."""
+    installed(systemd, plan, config, more)
     systemd.run("systemctl", "start", plan.name, check=False)
     state = systemd.show(plan.name)
     assert state["ActiveState"] == "active", systemd.run("cat", "/run/said")
@@ -166,7 +172,6 @@ def test_a_nostr_client_has_its_key_and_is_ready_although_its_server_is_away(
 
 def test_one_that_hangs_is_started_anew(systemd: Systemd) -> None:
     relay = plan("relay")
-    systemd.run("systemctl", "stop", relay.name)
     state = started(systemd, relay, RELAY, IMPATIENT)
     systemd.run("kill", "-STOP", state["MainPID"])
     again = systemd.until(relay.name, NRestarts="1", ActiveState="active")
@@ -175,8 +180,7 @@ def test_one_that_hangs_is_started_anew(systemd: Systemd) -> None:
 
 def test_a_mistake_in_the_file_is_not_tried_again(systemd: Systemd) -> None:
     wrong = plan("relay")
-    systemd.run("systemctl", "stop", wrong.name)
-    systemd.write(str(wrong.config), "nonsense = 1\n")
+    installed(systemd, wrong, "nonsense = 1\n")
     systemd.run("systemctl", "start", wrong.name, check=False)
     state = systemd.show(wrong.name)
     assert (state["ActiveState"], state["ExecMainStatus"]) == ("failed", "6")
