@@ -57,9 +57,9 @@ class Met:
         await self.ours.until(lambda: len(self.got()) >= before + size, seconds)
         assert self.got()[before:] == data
 
-    async def second_way(self) -> None:
+    async def second_way(self, seconds: float = 30) -> None:
         """Until there is a valid path on the second socket, whoever has opened it."""
-        await self.ours.until(lambda: valid(self.ours, B), 30)
+        await self.ours.until(lambda: valid(self.ours, B), seconds)
 
 
 def valid(ours: EngineDriver, way: str) -> bool:
