@@ -176,7 +176,7 @@ def page(results: Results, verdicts: Sequence[Verdict], extent: Extent) -> str:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         print(
-            f"Median of {extent.runs} run{'s' * (extent.runs > 1)}, {extent.seconds:g} s for each "
+            f"Median of {_counts(results, extent)}, {extent.seconds:g} s for each "
             f"transfer; {made['cores']} cores ({made['processor'] or 'unnamed'}), "
             f"Linux {made['kernel']}, Python {made['python']}, {versions}; "
             f"commit {made['commit']}.\n"
@@ -191,6 +191,13 @@ def page(results: Results, verdicts: Sequence[Verdict], extent: Extent) -> str:
         for name, reason in results.problems.items():
             print(f"- {name}: {reason}")
     return output.getvalue()
+
+
+def _counts(results: Results, extent: Extent) -> str:
+    """How often a line was measured, in words."""
+    counts = {sum(name in run for run in results.runs) for name in compared.ALL} - {0}
+    least, most = min(counts, default=extent.runs), max(counts, default=extent.runs)
+    return f"{least} to {most} runs" if least < most else f"{most} run{'s' * (most > 1)}"
 
 
 def _has(results: Results, name: str) -> bool:
@@ -218,14 +225,16 @@ def main() -> int:
 
 
 def together(files: Sequence[Path]) -> tuple[Results, Extent]:
-    """What several runs have saved (of `udp.py` too), as one; the extent of the longest."""
-    results, extents = Results(), []
+    """What several runs have saved (of `udp.py` too), as one; the extent of the largest."""
+    results = Results()
+    extents: list[Extent] = []
     for file in files:
         saved = json.loads(file.read_text())["figures"]
         if isinstance(saved, list):
             results.udp += saved
             continue
-        extents.append(Extent(**saved["extent"]))
+        if saved["runs"] or not extents:
+            extents.append(Extent(**saved["extent"]))
         results.runs += [
             {name: restored(line) for name, line in run.items()} for run in saved["runs"]
         ]
@@ -234,8 +243,7 @@ def together(files: Sequence[Path]) -> tuple[Results, Extent]:
         results.udp += saved["udp"]
     if not extents:
         raise SystemExit("none of these files is of figures.py")
-    runs = max(sum(name in run for run in results.runs) for name in compared.ALL)
-    return results, replace(max(extents, key=lambda each: each.seconds), runs=runs)
+    return results, max(extents, key=lambda each: (each.runs, each.seconds))
 
 
 def restored(line: Mapping[str, Any]) -> Measured:
