@@ -1,14 +1,13 @@
 """The commands against programs that answer on real control sockets, in a thread of their own."""
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from tests.support.answering import Answering
 from tests.support.observed import PEER, FakeObserved
 from tests.support.program import Ended, tunnel_rs
 
@@ -19,38 +18,28 @@ from tunnel_rs.net.control_socket import Request
 from tunnel_rs.reports import silent
 
 
-class Scene:
+class Scene(Answering):
     """A server and a client, which write down what they are asked for."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.environ = {"XDG_RUNTIME_DIR": str(folder)}
         self.asked: list[Mapping[str, Any]] = []
-        self.roles = ["server", "client"]
-        self._up, self._loop = threading.Event(), asyncio.new_event_loop()
-        self._end = asyncio.Event()
-        self._thread = threading.Thread(target=self._run)
+        self.roles: list[str] = []
 
     def start(self, *roles: str) -> None:
         self.roles = list(roles)
-        self._thread.start()
-        assert self._up.wait(20)
-
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._end.set)
-            self._thread.join()
-        self._loop.close()
+        super().start()
 
     def run(self, *arguments: str) -> Ended:
         return tunnel_rs(*arguments, environ=self.environ)
 
-    def _run(self) -> None:
-        self._loop.run_until_complete(self._serve(self.roles))
+    async def serve(self) -> None:
+        await self._serve(self.roles)
 
     async def _serve(self, roles: list[str]) -> None:
         if not roles:
-            self._up.set()
-            await self._end.wait()
+            await self.until_stopped()
             return
         async with Operations(OperationSettings(), roles[0], silent, self.environ) as operations:
             names = {

@@ -46,6 +46,13 @@ def test_uvloop_is_never_needed() -> None:
         assert not any(line.startswith(("import uvloop", "from uvloop")) for line in source)
 
 
+def holds(script: str) -> bool:
+    """Whether a process of its own prints True."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout == "True\n"
+
+
 def test_what_a_program_has_imported_is_not_searched_for_garbage() -> None:
     """In a process of its own: this one must go on to find what tests leave behind."""
     script = (
@@ -55,8 +62,7 @@ def test_what_a_program_has_imported_is_not_searched_for_garbage() -> None:
         "before = len(gc.get_objects())\n"
         "print(event_loop.run(main()) < before / 10)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
+    assert holds(script)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that is told")
@@ -74,5 +80,4 @@ def test_what_a_batch_frees_stays_with_the_process() -> None:
         "    return faults() - before\n"
         "print(event_loop.run(main()) < 500)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
+    assert holds(script)

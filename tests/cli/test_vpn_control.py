@@ -1,14 +1,13 @@
 """The commands of `tunnel-rs-vpn` against a server that answers, in a thread of its own."""
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from tests.support.answering import Answering
 from tests.support.observed import PEER
 from tests.support.program import Ended, run_vpn
 
@@ -32,34 +31,21 @@ STATUS = {
 }
 
 
-class Scene:
+class Scene(Answering):
     """A VPN server, which writes down what it is asked for."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.environ = {"XDG_RUNTIME_DIR": str(folder)}
         self.asked: list[Mapping[str, Any]] = []
         self._path = folder / "tunnel-rs" / "tunnel-rs-vpn-server-42.sock"
-        self._up, self._end = threading.Event(), asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._up.wait(20)
-
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._end.set)
-            self._thread.join()
-        self._loop.close()
 
     def run(self, *arguments: str) -> Ended:
         return run_vpn(*arguments, environ=self.environ)
 
-    async def _run(self) -> None:
+    async def serve(self) -> None:
         async with ControlSocket(self._path, self._answer):
-            self._up.set()
-            await self._end.wait()
+            await self.until_stopped()
 
     async def _answer(self, request: Request) -> Mapping[str, object]:
         if request["command"] == "status":

@@ -132,6 +132,23 @@ async def test_a_lone_write_leaves_at_once_and_what_follows_in_that_turn_in_one_
         assert sum(-(-len(train) // size) for train, size, _ in pair.client.path.sent) <= 21
 
 
+@virtual_time
+async def test_writes_that_the_peer_gives_no_room_for_cost_one_flush_a_turn() -> None:
+    async with connected() as pair:
+        stream = await pair.here.open_stream()
+        await asyncio.sleep(1)
+        pair.here.engine._remote_max_data = pair.here.engine._remote_max_data_used
+        flushes: list[QuicConnection] = []
+        flush = pair.here.flush
+        pair.here.flush = lambda: (flushes.append(pair.here), flush())  # type: ignore[assignment, method-assign, func-returns-value]
+        for _ in range(50):
+            stream.write(b"x" * 10)
+        assert len(flushes) == 1
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(flushes) == 2
+
+
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "stock"])
 @virtual_time
 async def test_datagrams_find_the_stream_they_accompany(fast: bool) -> None:

@@ -62,7 +62,7 @@ class Owner:
     def schedule_flush(self) -> None:
         self.flushes += 1
 
-    def data_written(self) -> None:
+    def data_written(self, n: int) -> None:
         self.flushes += 1
 
     def pause(self, stream: QuicStream) -> None:

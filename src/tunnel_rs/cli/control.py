@@ -66,7 +66,7 @@ def status(console: Console, web: bool, web_port: int, choice: Choice) -> ExitSt
     """
     if web:
         return _serve_page(console, choice, SocketAddr("127.0.0.1", web_port))
-    return _show(console, choice.find_all(os.environ), status_lines.lines)
+    return show(console, choice.find_all(os.environ), status_lines.lines)
 
 
 @click.command()
@@ -81,7 +81,7 @@ def ls(console: Console, choice: Choice) -> ExitStatus:
     Example:
       tunnel-rs ls
     """
-    return _show(console, choice.find_all(os.environ), _listed)
+    return show(console, choice.find_all(os.environ), _listed)
 
 
 @click.command()
@@ -200,11 +200,14 @@ def _serve_page(console: Console, choice: Choice, address: SocketAddr) -> ExitSt
     return event_loop.run(serve_page(address, ask, console.data, console.report))
 
 
-def _show(
+def show(
     console: Console,
     programs: list[Program],
     lines: Callable[[Mapping[str, Any]], Iterator[str]],
+    kinds: str = "server or client",
 ) -> ExitStatus:
+    """What each of `programs` is doing, in its `lines`; when there are none it says that no `kinds`
+    is running."""
     for program in programs:
         if console.writes_data:
             _event(console, "status", program.status)
@@ -212,7 +215,7 @@ def _show(
             for line in lines(program.status):
                 console.data(printable(line))
     if not programs and not console.writes_data:
-        console.remark("no server or client of this user is running")
+        console.remark(f"no {kinds} of this user is running")
     return ExitStatus.DONE if programs else ExitStatus.FAILURE
 
 

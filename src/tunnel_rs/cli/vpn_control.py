@@ -1,6 +1,5 @@
 """`tunnel-rs-vpn ls`, `kill`, `reload` and `ping`: see and steer what runs."""
 
-import json as json_text
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 import click
 
 from tunnel_rs.cli.console import Console
-from tunnel_rs.cli.control import chosen, done, show_round_trips
+from tunnel_rs.cli.control import chosen, done, show, show_round_trips
 from tunnel_rs.cli.options import output_options
-from tunnel_rs.cli.programs import VPN_CLIENT, VPN_SERVER, Choice
+from tunnel_rs.cli.programs import VPN_CLIENT, VPN_SERVER, Choice, kind
 from tunnel_rs.cli.status_lines import moved, span
-from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus
 
 
@@ -29,16 +27,7 @@ def ls(console: Console, choice: Choice) -> ExitStatus:
       tunnel-rs-vpn ls
     """
     servers = [each for each in choice.find_all(os.environ) if each.role == VPN_SERVER]
-    for server in servers:
-        if console.writes_data:
-            values = {"event": "status", **server.status}
-            console.data(json_text.dumps(values, separators=(",", ":")))
-        else:
-            for line in _listed(server.status):
-                console.data(printable(line))
-    if not servers and not console.writes_data:
-        console.remark("no VPN server of this user is running")
-    return ExitStatus.DONE if servers else ExitStatus.FAILURE
+    return show(console, servers, _listed, kind(VPN_SERVER))
 
 
 @click.command()

@@ -182,10 +182,10 @@ class QuicConnection:
         if not self._discarded:
             self._owner.schedule_flush(self)
 
-    def data_written(self) -> None:
-        """A lone question leaves at once. While packets are in flight, or a batch is being read,
+    def data_written(self, n: int) -> None:
+        """A lone question leaves at once. While other data waits or is in flight, or a batch is read,
         what is written in one turn of the loop leaves together."""
-        if self.engine.bytes_in_flight or self._owner.in_batch:
+        if self.engine.total_unsent > n or self._owner.in_batch:
             self.schedule_flush()
         else:
             self.flush()

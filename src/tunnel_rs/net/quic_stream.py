@@ -22,8 +22,8 @@ class StreamOwner(Protocol):
     def schedule_flush(self) -> None:
         """Something is there to send; once per turn of the loop it goes out."""
 
-    def data_written(self) -> None:
-        """There is new data to send."""
+    def data_written(self, n: int) -> None:
+        """There are `n` more bytes to send."""
 
     def pause(self, stream: "QuicStream") -> None:
         """`stream` has paused its writer; call its `resume_if_sent` when data is acknowledged."""
@@ -92,7 +92,7 @@ class QuicStream:
         if self._stop_received or self.lost is not None or not data:
             return
         self._owner.engine.write(self.stream_id, data, False)
-        self._owner.data_written()
+        self._owner.data_written(len(data))
         if not self._paused and self._is_full():
             self._paused = True
             self._owner.pause(self)

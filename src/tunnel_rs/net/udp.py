@@ -192,7 +192,7 @@ class UdpSocket:
             if self._closed:
                 return
         datagrams = lone + read(_READS_PER_WAKE)
-        if datagrams > lone or not lone:
+        if datagrams > lone or not self._was_lone:
             self._sink.end_batch()
         self._was_lone = datagrams == 1
         if self._moderation.pause_after(datagrams, self._loop.time()) and not self._closed:

@@ -304,11 +304,6 @@ class Engine(PathMoves):
         return self._recovery.smoothed_rtt
 
     @property
-    def bytes_in_flight(self) -> int:
-        """What has been sent on the present path and is not acknowledged yet."""
-        return self._loss.bytes_in_flight
-
-    @property
     def send_window(self) -> int:
         """Most bytes that should be unsent over all streams."""
         return self._settings.send_window
@@ -435,7 +430,10 @@ class Engine(PathMoves):
 
     @property
     def _keep_alive(self) -> float:
-        return min(self._settings.keep_alive, self._idle_timeout() / 3)
+        return self._keep_alive_within(self._idle_timeout())
+
+    def _keep_alive_within(self, idle_timeout: float) -> float:
+        return min(self._settings.keep_alive, idle_timeout / 3)
 
     def is_stateless_reset(self, datagram: bytes) -> bool:
         """Whether the peer says with it that it has forgotten this connection (RFC 9000 section

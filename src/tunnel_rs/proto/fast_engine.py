@@ -558,7 +558,7 @@ class FastEngine(MultipathEngine):
         self._close_at = now + idle_timeout
         self._ack_eliciting_sent_since_receipt = False
         self._silent_since = None
-        self._keep_alive_at = now + min(self._settings.keep_alive, idle_timeout / 3)
+        self._keep_alive_at = now + self._keep_alive_within(idle_timeout)
 
     # Acknowledging
 
