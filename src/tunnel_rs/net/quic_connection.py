@@ -183,8 +183,8 @@ class QuicConnection:
             self._owner.schedule_flush(self)
 
     def data_written(self, n: int) -> None:
-        """A lone question leaves at once. While other data waits or is in flight, or a batch is read,
-        what is written in one turn of the loop leaves together."""
+        """A lone question leaves at once. While other data waits or is in flight, or a batch is
+        read, what is written in one turn of the loop leaves together."""
         if self.engine.total_unsent > n or self._owner.in_batch:
             self.schedule_flush()
         else:
