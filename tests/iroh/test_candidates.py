@@ -145,6 +145,22 @@ async def test_the_address_a_stun_server_sees_comes_first() -> None:
             assert one.candidates.addresses[-1] == MAPPED
 
 
+async def test_when_a_direct_path_fails_it_is_asked_anew_how_we_look_from_outside() -> None:
+    answers = iter([MAPPED, ROUTER])
+
+    def outside(request: bytes, source: tuple[str, int]) -> bytes:
+        seen = next(answers)
+        return binding_answer(request, seen.ip, seen.port)
+
+    async with stun_server(outside) as (_, where):
+        settings = EndpointSettings(stun_servers=(HostPort("127.0.0.1", where.port),))
+        async with scene(settings) as one:
+            one.candidates.ask(())
+            await until(lambda: one.candidates.to_punch[0] == MAPPED)
+            one.candidates.check()
+            await until(lambda: one.candidates.to_punch[0] == ROUTER)
+
+
 async def test_a_relay_with_https_is_asked(tmp_path: Any) -> None:
     pem, key = make_certificate("localhost")
     listener = QadListener(

@@ -86,6 +86,11 @@ class Candidates:
             self._router.network_changed()
         self._changed()
 
+    def check(self) -> None:
+        """A direct path has failed: see whether we still look from outside as we did."""
+        for mapped in self._mapped:
+            mapped.check()
+
     async def close(self) -> None:
         """Give the router its port back and stop asking; the sockets are their owner's."""
         if self._router is not None:

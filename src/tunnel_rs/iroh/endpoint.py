@@ -59,6 +59,7 @@ class Endpoint:
             self._tasks,
             direct_only=settings.direct_only,
             on_found_again=lambda: self.on_change(),
+            on_direct_failed=self._direct_failed,
         )
         self._open = AsyncExitStack()
         self._closed = False
@@ -151,6 +152,10 @@ class Endpoint:
         if self._candidates is not None:
             self._quic.set_candidates(self._candidates.to_punch)
             self._announce()
+
+    def _direct_failed(self) -> None:
+        if self._candidates is not None:
+            self._candidates.check()
 
     def _relay_up(self) -> None:
         if self._candidates is not None and self._relays is not None:

@@ -34,15 +34,18 @@ class Roaming:
         *,
         direct_only: bool = False,
         on_found_again: Callable[[], None] = lambda: None,
+        on_direct_failed: Callable[[], None] = lambda: None,
     ) -> None:
         """`settings`: for dialling a peer again. `on_found_again` is called when a peer that had
-        lost our connection has been dialled again: `take` has the new one."""
+        lost our connection has been dialled again: `take` has the new one. `on_direct_failed` is
+        called when a direct path of any connection was given up as nothing passed."""
         self._quic = quic
         self._settings = settings
         self._report = report
         self._tasks = tasks
         self._direct_only = direct_only
         self._on_found_again = on_found_again
+        self._on_direct_failed = on_direct_failed
         self._steered: dict[QuicConnection, PathSteering] = {}
         self._keepers: list[PathKeeper] = []
         self._again: dict[EndpointId, QuicConnection] = {}
@@ -124,6 +127,7 @@ class Roaming:
                 peer=peer,
                 direct_only=self._direct_only,
                 on_path=on_path,
+                on_direct_failed=self._on_direct_failed,
             )
             steering.start()
 
