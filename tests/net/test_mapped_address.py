@@ -181,7 +181,7 @@ async def test_who_did_not_answer_is_asked_often_at_first_and_then_less_often() 
     soon = [at for at in asked if at < SOON_FOR]
     assert soon == pytest.approx([ASK_SOON * n for n in range(30)])
     late = [at for at in asked if at > SOON_FOR]
-    assert late == pytest.approx([SOON_FOR + ASK_AGAIN * n for n in range(1, 6)])
+    assert late == pytest.approx([SOON_FOR + ASK_AGAIN * n for n in range(1, 5)])
     mapped.network_changed()
     asked.clear()
     await asyncio.sleep(SOON_FOR - 1.0)

@@ -60,6 +60,7 @@ class Endpoint:
             direct_only=settings.direct_only,
             on_found_again=lambda: self.on_change(),
             on_direct_failed=self._direct_failed,
+            on_path=self._ask_outside,
         )
         self._open = AsyncExitStack()
         self._closed = False
@@ -158,9 +159,15 @@ class Endpoint:
             self._candidates.check()
 
     def _relay_up(self) -> None:
-        if self._candidates is not None and self._relays is not None:
-            self._candidates.ask(self._relays.connected)
+        self._ask_outside()
         self.on_change()
+
+    def _ask_outside(self) -> None:
+        """Who reaches its server directly has a relay as a spare, and no need of more addresses."""
+        if self._candidates is None or self._relays is None or self._roaming.is_direct:
+            return
+        if self._relays.connected:
+            self._candidates.ask(self._relays.connected)
 
     def _network_changed(self) -> None:
         self._report(Notice("debug", "the network has changed, or this machine has slept"))
@@ -243,7 +250,7 @@ class Endpoint:
             connection = await dialler.run(timeout)
             known = dialler.names
         connection.engine.set_given(self._settings.peer_addrs)
-        self._roaming.dialled(connection, known, self._ways_to_peers)
+        self._roaming.dialled(connection, known, self._ways_to_peers, self._ways_to_relays())
         return connection
 
     async def settle(self, *, timeout: float) -> None:
@@ -259,14 +266,29 @@ class Endpoint:
             ways.append(GivenAddresses(settings.peer_addrs))
         if self._lan is not None:
             ways.append(Lan(self._lan))
-        if self._resolver is not None:
-            asked, relays = settings.discovery.asked, self._relays is not None
-            ways.append(Discovery(asked, self._resolver, self._tasks, relays=relays))
+        ways += self._discovery()
         if settings.relays:
             waits = settings.public_relays and self._resolver is not None
-            urls = [relay.text for relay in settings.relays]
-            ways.append(Relays(urls, HEAD_START if waits else 0.0))
+            ways.append(Relays(self._relay_urls, HEAD_START if waits else 0.0))
         return ways
+
+    def _ways_to_relays(self) -> list[Way]:
+        """Which relays a server is at, by its own word or the user's. Public ones are not asked for
+        it one by one, where a relay is only a spare."""
+        if self._relays is None:
+            return []
+        public = self._settings.public_relays
+        return [*self._discovery(), *([] if public else [Relays(self._relay_urls)])]
+
+    def _discovery(self) -> list[Way]:
+        if self._resolver is None:
+            return []
+        asked, relays = self._settings.discovery.asked, self._relays is not None
+        return [Discovery(asked, self._resolver, self._tasks, relays=relays)]
+
+    @property
+    def _relay_urls(self) -> list[str]:
+        return [relay.text for relay in self._settings.relays]
 
     async def accept(self) -> QuicConnection:
         """Next client whose handshake is complete; it is not authenticated yet. Raises

@@ -27,8 +27,10 @@ ASK_SOON, SOON_FOR = 5.0, 150.0
 """Seconds until all are asked again when nobody has answered, during the first while after somebody
 did, or after the network changed: UDP may be let through by now."""
 
-ASK_AGAIN = 25.0
-"""Seconds until then after that."""
+ASK_AGAIN = 35.0
+"""Seconds until then after that. Longer than NATs remember what was not answered (30): a flow that
+began while a router's rules were exchanged has no mapping, and gets none for as long as it lasts.
+"""
 
 MAX_SERVERS = 4
 """Asked of each kind."""
