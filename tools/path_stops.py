@@ -18,9 +18,6 @@ WITHIN = 3.0
 """Seconds in which bytes that were sent meanwhile are back, once the program and the network are
 there again. Of a new connection: in which it is up."""
 
-NEXT_TRY_WITHIN = 75.0
-"""Seconds in which a client that has been trying in vain tries again, and succeeds."""
-
 DIRECT_WITHIN = 15.0
 IDLE, LONG_IDLE = 300.0, 900.0
 """Seconds of `idle_timeout`: as it comes, and set for both sides in the long rows."""
@@ -89,7 +86,7 @@ def outlived(session: Session, over: float) -> tuple[bool, str]:
     return took < WITHIN and at is not None, f"same connection, {took:.2f} s, {way}"
 
 
-def replaced(lab: PathLab, session: Session, over: float, within: float) -> tuple[bool, str]:
+def replaced(lab: PathLab, session: Session, over: float) -> tuple[bool, str]:
     """The old connection is given up with a line that says why, and another takes its place."""
     lost = next((each for _, each in session.client.seen if each["event"] == "tunnel_lost"), None)
     if lost is None and (found := session.client.next("tunnel_lost", 30.0)):
@@ -110,7 +107,7 @@ def replaced(lab: PathLab, session: Session, over: float, within: float) -> tupl
         sock.sendall(b"x")
         ended = ended and sock.recv(1) == b"x"
     took = ups[0] - over
-    return ended and took < within, f"{lost['reason']}; new connection, {took:.2f} s"
+    return ended and took < WITHIN, f"{lost['reason']}; new connection, {took:.2f} s"
 
 
 def row(outage: Outage) -> tuple[bool, str]:
@@ -124,8 +121,7 @@ def row(outage: Outage) -> tuple[bool, str]:
             if outage.is_outlived:
                 good, text = outlived(session, over)
             else:
-                within = WITHIN if outage.side == "A" else NEXT_TRY_WITHIN
-                good, text = replaced(lab, session, over, within)
+                good, text = replaced(lab, session, over)
         except (OSError, AssertionError) as error:
             good, text = False, f"{type(error).__name__}: {error}"
         if not good:

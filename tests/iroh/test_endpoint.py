@@ -21,6 +21,7 @@ from tunnel_rs.errors import (
     LinkClosedError,
     LocalError,
     PeerNotFoundError,
+    TunnelError,
     UnreachableError,
 )
 from tunnel_rs.iroh import endpoint as endpoint_module
@@ -328,6 +329,23 @@ async def test_with_the_relay_alone_no_udp_socket_is_opened(
             link = await client.connect(SERVER_ID, timeout=5)
             assert link.address == url_of(relay).text
             assert await echoed(link, server, b"through") == b"through"
+
+
+async def test_a_way_that_is_tried_again_is_told_once_until_it_has_led_somewhere() -> None:
+    nobody = SocketAddr("127.0.0.1", 9)
+    reports: list[Report] = []
+    async with endpoint(replace(SERVER), accept=True) as server:
+        given = client_settings(nobody, *server.addresses)
+        async with endpoint(given, report=reports.append) as client:
+            other = Identity(Secret(bytes(32))).endpoint_id
+            for _ in range(2):
+                with pytest.raises(TunnelError):
+                    await client.connect(other, timeout=0.2)
+            tried = [str(nobody), str(server.addresses[0])]
+            assert [each.way for each in reports if isinstance(each, Trying)] == tried
+            await client.connect(SERVER_ID, timeout=5)
+            await client.connect(SERVER_ID, timeout=5)
+            assert [each.way for each in reports if isinstance(each, Trying)] == tried * 2
 
 
 async def test_a_client_asks_at_all_given_relays() -> None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from tunnel_rs.errors import LinkClosedError, LocalError, UnreachableError
 from tunnel_rs.iroh.announce import Announcement
 from tunnel_rs.iroh.candidates import Candidates
-from tunnel_rs.iroh.dial import Dialler, dialling
+from tunnel_rs.iroh.dial import MAX_CANDIDATES, Dialler, dialling
 from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.pkarr_client import PkarrClient
 from tunnel_rs.iroh.relays import EndpointRelays
@@ -24,7 +24,7 @@ from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.engine import Address
 from tunnel_rs.proto.raw_keys import Identity
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Notice, Report, Reporter, Trying
 from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 SILENCE = 10.0
@@ -64,6 +64,8 @@ class Endpoint:
         )
         self._open = AsyncExitStack()
         self._closed = False
+        self._tried: set[str] = set()
+        """Ways that people know of, since there was no connection."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a relay lets us in or the network has changed: what could not be reached may
         be reachable now."""
@@ -246,12 +248,22 @@ class Endpoint:
         if connection is None:
             settings = dialling(self._settings.transport, SILENCE)
             ways = self._ways_to_peers()
-            dialler = Dialler(self._quic, peer, ways, settings, self._report)
+            dialler = Dialler(self._quic, peer, ways, settings, self._tell)
             connection = await dialler.run(timeout)
             known = dialler.names
+            self._tried.clear()
         connection.engine.set_given(self._settings.peer_addrs)
         self._roaming.dialled(connection, known, self._ways_to_peers, self._ways_to_relays())
         return connection
+
+    def _tell(self, report: Report) -> None:
+        """A way that is tried again and again is news once."""
+        if isinstance(report, Trying):
+            if report.way in self._tried:
+                return
+            if len(self._tried) < MAX_CANDIDATES:
+                self._tried.add(report.way)
+        self._report(report)
 
     async def settle(self, *, timeout: float) -> None:
         """To be awaited once the server has let us in, before anything is forwarded: with
