@@ -3,6 +3,7 @@
 A connection that was made over a relay moves to a direct path when one is found; one whose path
 has fallen silent moves to any address where the server still answers: another relay after the
 server has gone there, an address of the LAN. The move itself is QUIC's (`proto.path_moves`).
+One that began directly gets a path over a relay as a spare, for the time when the direct one dies.
 """
 
 import asyncio
@@ -36,6 +37,14 @@ to another relay since."""
 UPGRADE_TIME, UPGRADE_EVERY = 10.0, 60.0
 """While on a relay, a direct path is looked for during the first seconds of each such time."""
 
+SPARE_AFTER, SPARE_TIME = 1.0, 10.0
+"""Seconds that a connection has been direct before a spare over a relay is looked for, and for
+which that is done at a time. What is over sooner bothers no relay."""
+
+SPARE_AGAIN, SPARE_AGAIN_LIMIT = 60.0, 600.0
+"""Seconds until it is looked for again after it was in vain, doubling from the first to the limit:
+the server may not be at any relay that we know."""
+
 MAX_KNOWN = 64
 """Addresses remembered; hints from the network beyond that are ignored."""
 
@@ -53,16 +62,18 @@ class PathKeeper:
         known: Iterable[Address],
         redial: Redial,
         *,
+        spare_ways: Sequence[Way] = (),
         direct_only: bool = False,
         on_path: Callable[[], None] = lambda: None,
     ) -> None:
         """`known`: addresses found while dialling. `redial` is started while the server has been
-        silent for long. With `direct_only` no relay is gone to. `on_path` is called when the
-        connection has moved."""
+        silent for long. `spare_ways`: find the relays that a spare path may take. With
+        `direct_only` no relay is gone to. `on_path` is called when the connection has moved."""
         self._quic = quic
         self._connection = connection
         self._peer = peer
         self._ways = ways
+        self._spare_ways = spare_ways
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._known = dict.fromkeys(known)
@@ -73,6 +84,8 @@ class PathKeeper:
         self._wanted: Callable[[Address], bool] | None = None
         self._asked_at = self._searched_at = float("-inf")
         self._upgrade_from = self._loop.time()
+        self._spare_at = self._loop.time() + SPARE_AFTER
+        self._spare_gap = SPARE_AGAIN
         self._address = connection.engine.address
         self._timer: asyncio.TimerHandle | None = None
 
@@ -109,6 +122,8 @@ class PathKeeper:
             self._search(self._fallback, now)
         elif self._is_time_to_upgrade(now):
             self._search(_is_direct, now)
+        elif self._is_time_for_spare(now):
+            self._search(is_relayed, now)
         else:
             self._end_search()
         self._timer = self._loop.call_later(CHECK_EVERY, self._check)
@@ -117,6 +132,7 @@ class PathKeeper:
         """What was asked in vain may answer now: begin to look anew, if there is a need to."""
         self._asked_at = self._searched_at = float("-inf")
         self._upgrade_from = self._loop.time()
+        self._spare_at, self._spare_gap = self._loop.time() + SPARE_AFTER, SPARE_AGAIN
 
     def _moved(self, now: float) -> None:
         before, self._address = self._address, self._connection.engine.address
@@ -135,6 +151,18 @@ class PathKeeper:
             return False
         return (now - self._upgrade_from) % UPGRADE_EVERY < UPGRADE_TIME
 
+    def _is_time_for_spare(self, now: float) -> bool:
+        engine = self._connection.engine
+        if not self._spare_ways or is_relayed(self._address) or not engine.is_multipath:
+            return False
+        if any(path.is_validated and is_relayed(path.address) for path in engine.paths(now)):
+            self._spare_at, self._spare_gap = now + SPARE_AFTER, SPARE_AGAIN
+            return False
+        if now >= self._spare_at + SPARE_TIME:
+            self._spare_at = now + self._spare_gap
+            self._spare_gap = min(2 * self._spare_gap, SPARE_AGAIN_LIMIT)
+        return now >= self._spare_at
+
     # A search under way
 
     def _search(self, wanted: Callable[[Address], bool], now: float) -> None:
@@ -144,7 +172,8 @@ class PathKeeper:
         if now - self._searched_at >= (LOOK_UP_AGAIN if wanted is self._fallback else UPGRADE_TIME):
             self._searched_at = now
             self._cancel_ways()
-            self._cancels = [way.find(self._peer, self._found) for way in self._ways]
+            ways = self._spare_ways if wanted is is_relayed else self._ways
+            self._cancels = [way.find(self._peer, self._found) for way in ways]
         if now - self._asked_at >= ASK_AGAIN:
             self._ask_all(now)
 
