@@ -18,7 +18,10 @@ from tunnel_rs.reports import PathChanged, Reporter
 from tunnel_rs.values import EndpointId
 
 CHECK_EVERY = 0.5
-"""Seconds between looks at the path."""
+"""Seconds between looks at the path while there is something to see to."""
+
+CHECK_IDLE = 5.0
+"""Seconds between looks else; the connection calls when it does not get an answer."""
 
 SILENCE = 10.0
 """Seconds without answer, while asking, after which the server is asked for anew."""
@@ -32,6 +35,9 @@ ASK_AGAIN = 1.0
 LOOK_UP_AGAIN = 5.0
 """Seconds after which the ways are asked again, while there is no path: the server may have gone
 to another relay since."""
+
+SETTLED = 15.0
+"""Seconds after a move, or a change of the network, during which there is."""
 
 UPGRADE_TIME, UPGRADE_EVERY = 10.0, 60.0
 """While on a relay, a direct path is looked for during the first seconds of each such time."""
@@ -75,6 +81,7 @@ class PathKeeper:
         self._upgrade_from = self._loop.time()
         self._address = connection.engine.address
         self._timer: asyncio.TimerHandle | None = None
+        self._is_attentive = True
 
     @property
     def is_running(self) -> bool:
@@ -83,10 +90,12 @@ class PathKeeper:
 
     def start(self) -> None:
         """Watch from now on."""
+        self._connection.on_unanswered = self.wake
         self._check()
 
     def stop(self) -> None:
         """No more timers and searches. Idempotent."""
+        self._connection.on_unanswered = lambda: None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -111,12 +120,27 @@ class PathKeeper:
             self._search(_is_direct, now)
         else:
             self._end_search()
-        self._timer = self._loop.call_later(CHECK_EVERY, self._check)
+        attentive = silence > 0 or self._needs_looks(now)
+        self._timer = self._loop.call_later(CHECK_EVERY if attentive else CHECK_IDLE, self._check)
+        self._is_attentive = attentive
+
+    def _needs_looks(self, now: float) -> bool:
+        engine = self._connection.engine
+        seeks = self._wanted is not None or engine.path_is_down
+        could_upgrade = is_relayed(self._address) and not engine.has_nat_traversal
+        return seeks or could_upgrade or now - self._upgrade_from < SETTLED
+
+    def wake(self) -> None:
+        """Look now, unless that is done every now and then anyway."""
+        if self._timer is not None and not self._is_attentive:
+            self._timer.cancel()
+            self._check()
 
     def network_changed(self) -> None:
         """What was asked in vain may answer now: begin to look anew, if there is a need to."""
         self._asked_at = self._searched_at = float("-inf")
         self._upgrade_from = self._loop.time()
+        self.wake()
 
     def _moved(self, now: float) -> None:
         before, self._address = self._address, self._connection.engine.address

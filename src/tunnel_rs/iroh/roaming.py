@@ -82,7 +82,12 @@ class Roaming:
         )
         self._keepers = [keeper for keeper in self._keepers if keeper.is_running]
         self._keepers.append(keeper)
-        self._steer(connection, None, moved.set)
+
+        def on_path() -> None:
+            moved.set()
+            keeper.wake()
+
+        self._steer(connection, None, on_path)
         keeper.start()
         self._latest, self._moved = connection, moved
 
