@@ -24,6 +24,7 @@ from bench.processes import PATH, BenchError, Program, printed, python
 
 MAKE = Callable[[int], AbstractContextManager[Line]]
 ETHERNET = (str(HERE / "ethernet.py"),)
+UNTOUCHED = (str(HERE / "untouched.py"),)
 LEAST_CARRIED = 1_000_000
 """Bytes; a wire that carried less was gone around."""
 
@@ -44,11 +45,17 @@ class Compared:
 
 
 @contextmanager
-def over_wire(target: int, *, settings: str = "", path: tuple[str, ...] = ()) -> Iterator[Line]:
+def over_wire(
+    target: int,
+    *,
+    settings: str = "",
+    path: tuple[str, ...] = (),
+    runner: tuple[str, ...] = ETHERNET,
+) -> Iterator[Line]:
     """Ours, with `bench/wire.py` between the two sides; `path`: its options. One path only: the
     sides would find the direct one around the wire."""
     settings = f"multipath = false\n{settings}"
-    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=ETHERNET) as server:
+    with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=runner) as server:
         far = server.address.rpartition(":")[2]
         with Program(python(HERE / "wire.py", far, *path)) as wire:
             near = wire.wait_for("port ").rpartition(" ")[2]
@@ -176,7 +183,7 @@ NEWRENO = "newreno"
 SMALL = "1452-byte datagrams"
 SMALL_NO_OFFLOAD, SMALL_NO_FAST = f"{SMALL}, {NO_OFFLOAD}", f"{SMALL}, {NO_FAST}"
 WIRE, LOSS, REORDER = "200 Mbit/s, 20 ms", "the same, 1 % loss", "the same, 0.5 % reordered"
-LOSS_STOCK, REORDER_STOCK = f"{LOSS}, fast path off", f"{REORDER}, fast path off"
+LOSS_STOCK, REORDER_STOCK = (f"{line}, aioquic's recovery" for line in (LOSS, REORDER))
 SSH, ASYNCSSH, PPROXY = "ssh -L", "asyncssh", "pproxy, AES-256-GCM pair"
 FOWL, DUMBPIPE = "fowl", "dumbpipe"
 
@@ -205,9 +212,13 @@ ALL: dict[str, Compared] = {
     IROH: Compared(to_iroh, small=True),
     WIRE: Compared(over_wire),
     LOSS: Compared(partial(over_wire, path=_LOSS), slow=True),
-    LOSS_STOCK: Compared(partial(over_wire, settings=_NO_FAST, path=_LOSS), slow=True),
+    LOSS_STOCK: Compared(
+        partial(over_wire, settings=_NO_FAST, path=_LOSS, runner=UNTOUCHED), slow=True
+    ),
     REORDER: Compared(partial(over_wire, path=_REORDER), slow=True),
-    REORDER_STOCK: Compared(partial(over_wire, settings=_NO_FAST, path=_REORDER), slow=True),
+    REORDER_STOCK: Compared(
+        partial(over_wire, settings=_NO_FAST, path=_REORDER, runner=UNTOUCHED), slow=True
+    ),
     SSH: Compared(lines.openssh, small=True),
     ASYNCSSH: Compared(lines.asyncssh, small=True),
     PPROXY: Compared(pproxy, small=True),

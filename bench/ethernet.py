@@ -11,7 +11,12 @@ async def _open_lan(self: Endpoint, accept: bool) -> None:
     """In place of what opens it."""
 
 
-if __name__ == "__main__":
+def on_ethernet() -> None:
+    """All endpoints of this process from now on."""
     Endpoint._open_lan = _open_lan  # type: ignore[method-assign]
     quic.LARGEST_ON_LOOPBACK = quic.LARGEST_ON_IPV4
+
+
+if __name__ == "__main__":
+    on_ethernet()
     main()

@@ -221,7 +221,7 @@ def _line_share(way: str) -> Goal:
 def all_goals() -> list[Goal]:
     """The table of the speed issue, but for UDP and memory, which are measured in their own way."""
     ways = ("up", "down")
-    loss, reorder = (f"emulated path with {what}, beside fast path off" for what in _TROUBLES)
+    loss, reorder = (f"emulated path with {what}, beside aioquic's recovery" for what in _TROUBLES)
     return [
         *(_speed(compared.OURS, way, 12, "TCP, one stream, GSO/GRO") for way in ways),
         *(_cpu(compared.OURS, way, 4, "TCP, one stream, GSO/GRO") for way in ways),

@@ -7,7 +7,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,7 +56,7 @@ class Server(NamedTuple):
 
 @asynccontextmanager
 async def discovery_server(command: list[str], directory: Path) -> AsyncIterator[Server]:
-    http, dns = free_port(), free_port(socket.SOCK_DGRAM)
+    http, dns = free_port(), free_port()
     config = directory / "dns.toml"
     config.write_text(
         f'pkarr_put_rate_limit = "disabled"\n[http]\nport = {http}\nbind_addr = "127.0.0.1"\n'

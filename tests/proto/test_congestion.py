@@ -103,6 +103,36 @@ def test_a_loss_multiplies_the_window_once_a_round(chosen: type[Controller], bet
     assert control.congestion_window == int(int(100 * SIZE * beta) * beta)
 
 
+def test_a_loss_that_was_none_is_taken_back(kind: type[Controller]) -> None:
+    untouched, control = in_avoidance(kind, 100 * SIZE)[0], in_avoidance(kind, 100 * SIZE)[0]
+    for turn in range(10):
+        now = 11.0 + turn * 2 * RTT
+        assert play_round(control, now) == play_round(untouched, now)
+        assert control.congestion_window == untouched.congestion_window
+        if turn == 5:
+            lose_one(control, now + RTT, now + RTT + 0.01)
+            assert control.congestion_window < untouched.congestion_window
+            control.undo_loss()
+
+
+def test_a_loss_is_taken_back_only_once(kind: type[Controller]) -> None:
+    control = controller(kind)
+    control.congestion_window = 100 * SIZE
+    lose_one(control, 1.0, 1.1)
+    control.undo_loss()
+    assert control.congestion_window == 100 * SIZE and control.in_slow_start
+    control.congestion_window = 50 * SIZE
+    control.undo_loss()
+    assert control.congestion_window == 50 * SIZE
+
+
+def test_persistent_congestion_is_not_taken_back(kind: type[Controller]) -> None:
+    control, _ = in_avoidance(kind, 100 * SIZE)
+    control.on_persistent_congestion()
+    control.undo_loss()
+    assert control.congestion_window == 2 * SIZE
+
+
 def test_the_window_never_falls_below_two_datagrams(kind: type[Controller]) -> None:
     control = controller(kind)
     for turn in range(50):

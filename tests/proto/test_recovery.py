@@ -13,7 +13,7 @@ from aioquic.tls import Epoch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.proto.conftest import MakeNetwork
-from tests.support.engines import SERVER, open_stream, payload
+from tests.support.engines import SERVER, Network, open_stream, payload
 
 from tunnel_rs.proto.congestion import registered_name
 from tunnel_rs.proto.recovery import MAX_PROBE_INTERVAL, Recovery
@@ -433,6 +433,51 @@ def test_the_datagram_size_reaches_pacer_and_controller(sender: Sender) -> None:
     assert sender.window == 2 * 1452
 
 
+# Packets that are late
+
+
+def test_a_window_that_shrank_for_a_late_packet_grows_back(sender: Sender) -> None:
+    window = sender.window
+    train = sender.send_train(8)
+    sender.wait(RTT)
+    sender.hear([train[7]])
+    assert sender.lost == set(train[:5]) and sender.window < window
+    sender.wait(0.001)
+    sender.hear(train[3:])
+    assert sender.window < window  # three are still missing
+    sender.hear(train)
+    assert sender.window >= window
+
+
+def test_after_one_late_packet_the_next_is_waited_for(sender: Sender) -> None:
+    for turn in range(2):
+        late = sender.send_packet()
+        train = sender.send_train(40)
+        sender.wait(RTT)
+        sender.hear(train)
+        assert (late in sender.lost) == (turn == 0)
+        sender.wait(0.03)
+        sender.hear([late, *train])
+    assert late in sender.acked and len(sender.lost) == 1
+
+
+def test_a_packet_that_never_comes_is_lost_in_time_also_to_a_patient_sender(
+    sender: Sender,
+) -> None:
+    for late in (0.03, None):
+        packet = sender.send_packet()
+        train = sender.send_train(40)
+        sender.wait(RTT)
+        sender.hear(train)
+        if late:
+            sender.wait(late)
+            sender.hear([packet, *train])
+    sent = sender.now - RTT
+    assert packet not in sender.lost
+    sender.fire()
+    assert packet in sender.lost and sender.now < sent + 2 * RTT
+
+
 # On a connection
 
 
@@ -483,3 +528,24 @@ def test_a_long_transfer_without_loss_sees_none(make_network: MakeNetwork) -> No
         control = peer.engine._loss._cc
         assert control.ssthresh is None or control.ssthresh == control.congestion_window
         assert peer.engine._packet_number < 3500
+
+
+def seconds_for_five_megabytes(network: Network) -> float:
+    """At 200 Mbit/s; 0.2 would be the line's."""
+    for wire in (network.up, network.down):
+        wire.rate, wire.queue, wire.delay = 25e6, 500_000, 0.01
+    client, server = network.connect()
+    server.engine.open_window()
+    network.settle()
+    stream, start = open_stream(client), network.now
+    client.engine.write(stream, payload(5_000_000), True)
+    network.run(60, lambda: stream in server.ended)
+    assert server.received[stream] == payload(5_000_000)
+    return network.now - start
+
+
+def test_datagrams_that_are_overtaken_cost_little_speed(make_network: MakeNetwork) -> None:
+    """One in 200 is 3 ms late, which is some fifty datagrams."""
+    network = make_network()
+    network.up.late_share, network.up.late = 0.005, 0.003
+    assert seconds_for_five_megabytes(network) < 1.4 * seconds_for_five_megabytes(make_network())

@@ -47,6 +47,9 @@ class Wire:
     duplicates: float = 0.0
     rate: float = math.inf
     """Bytes a second. What is faster waits in the queue."""
+    late_share: float = 0.0
+    late: float = 0.0
+    """Seconds by which others overtake that share of the datagrams."""
     queue: int = 0
     """Bytes that may wait; more are lost."""
     free_at: float = -math.inf
@@ -144,16 +147,22 @@ class Network:
             assert data
             if to == CLIENT and address != self.client_address:
                 continue
+            origin = self.client_address if to == SERVER else SERVER
             for start in range(0, len(data), segment_size):
                 self.datagrams += 1
-                self._carry(wire, to, data[start : start + segment_size])
+                self.travel(wire, to, data[start : start + segment_size], origin)
 
-    def _carry(self, wire: Wire, to: str, datagram: bytes) -> None:
+    def travel(self, wire: Wire, to: str, datagram: bytes, origin: Hashable) -> None:
+        """Let `datagram` go over `wire`, as coming from `origin`."""
         if wire.cut or len(datagram) > self.mtu or self.random.random() < wire.loss:
             return
-        origin = self.client_address if to == SERVER else SERVER
+        leaves_in = wire.queued(len(datagram), self.now)
+        if leaves_in is None:
+            return
         for _ in range(2 if self.random.random() < wire.duplicates else 1):
-            due = self.now + wire.delay + self.random.random() * wire.jitter
+            due = self.now + leaves_in + wire.delay + self.random.random() * wire.jitter
+            if wire.late_share and self.random.random() < wire.late_share:
+                due += wire.late
             self._count += 1
             heapq.heappush(self._queue, (due, self._count, to, datagram, origin))
 

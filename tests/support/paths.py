@@ -1,6 +1,5 @@
 """Two engines joined by several paths, each with its own wires, on a virtual clock."""
 
-import heapq
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,17 +59,6 @@ class PathNetwork(Network):
             elif to == CLIENT and address == link.near:
                 self.sent[to] += len(datagram)
                 self.travel(link.down, to, datagram, link.far)
-
-    def travel(self, wire: Wire, to: str, datagram: bytes, origin: Hashable) -> None:
-        if wire.cut or len(datagram) > self.mtu or self.random.random() < wire.loss:
-            return
-        leaves_in = wire.queued(len(datagram), self.now)
-        if leaves_in is None:
-            return
-        for _ in range(2 if self.random.random() < wire.duplicates else 1):
-            due = self.now + leaves_in + wire.delay + self.random.random() * wire.jitter
-            self._count += 1
-            heapq.heappush(self._queue, (due, self._count, to, datagram, origin))
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """As for one path, but looks only at the side that something has happened to: random

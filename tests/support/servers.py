@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -44,11 +45,33 @@ def find(program: str) -> str:
     return found
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that was free just now, for programs that cannot take port 0."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+_BELOW_EPHEMERAL = range(15_000, 32_768)
+"""What the system gives to sockets that ask for any port lies above (Linux, macOS, Windows)."""
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1, free just now for TCP and UDP, for programs that cannot take port 0.
+
+    Nobody is given it by chance between now and its use: it is outside the range of such ports,
+    and no two calls of this process return the same.
+    """
+    while True:
+        port = secrets.choice(_BELOW_EPHEMERAL)  # workers must not draw alike
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+
+
+def _is_free(port: int) -> bool:
+    try:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as sock:
+                sock.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 @dataclass
@@ -315,7 +338,7 @@ async def nginx(folder: Path) -> AsyncIterator[int]:
 @asynccontextmanager
 async def dnsmasq(addresses: dict[str, str]) -> AsyncIterator[int]:
     """A DNS server that knows `addresses` and asks nobody else; yields its UDP port."""
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     command = (
         *(find("dnsmasq"), "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
         *("--listen-address=127.0.0.1", "--bind-interfaces", f"--port={port}", "--cache-size=0"),

@@ -67,6 +67,7 @@ _SIGNATURES: dict[type, dict[str, tuple[str, ...]]] = {
     recovery.QuicPacketRecovery: {
         "_detect_loss": ("now", "space"),
         "_get_loss_space": (),
+        "_in_persistent_congestion": ("packets",),
         "get_loss_detection_time": ("amplification_limited",),
         "_on_packets_lost": (
             "congestion_event",

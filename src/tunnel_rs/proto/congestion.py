@@ -38,11 +38,15 @@ class WindowControl(QuicCongestionControl):
     """What both controllers share: slow start with HyStart++, recovery periods, usage."""
 
     beta = 1.0
+    undoable: tuple[str, ...] = ("congestion_window", "ssthresh", "recovery_start")
+    """What a loss changes, and takes back when there was none."""
 
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.max_datagram_size = max_datagram_size
-        self._recovery_start = float("-inf")
+        self.recovery_start = float("-inf")
+        """When the window last shrank for a loss."""
+        self._before_loss: dict[str, Any] = {}
         self._hystart = HyStart()
         self._round_start = 0.0
         self._peak = self._previous_peak = 0
@@ -83,7 +87,7 @@ class WindowControl(QuicCongestionControl):
         self.bytes_in_flight -= packet.sent_bytes
         if not self._is_used():
             self._stood_still(now - self._acked_at)
-        elif sent_time > self._recovery_start:
+        elif sent_time > self.recovery_start:
             if self.in_slow_start:
                 self.congestion_window += int(packet.sent_bytes * self._hystart.growth)
             else:
@@ -99,16 +103,26 @@ class WindowControl(QuicCongestionControl):
             self.bytes_in_flight -= packet.sent_bytes
             assert packet.sent_time is not None
             newest = max(newest, packet.sent_time)
-        if newest > self._recovery_start:
-            self._recovery_start = now
+        if newest > self.recovery_start:
+            self._before_loss = {name: getattr(self, name) for name in self.undoable}
+            self.recovery_start = now
             before = self.congestion_window
             self.congestion_window = max(int(before * self.beta), self.minimum_window)
             self.ssthresh = self.congestion_window
             self._reduced(now, before)
 
+    def undo_loss(self) -> None:
+        """Nothing was lost when the window last shrank for it (RFC 9438 section 4.9.2)."""
+        window = self.congestion_window
+        for name, value in self._before_loss.items():
+            setattr(self, name, value)
+        self.congestion_window = max(self.congestion_window, window)
+        self._before_loss = {}
+
     def on_persistent_congestion(self) -> None:
+        self._before_loss = {}
         self.congestion_window = self.minimum_window
-        self._recovery_start = float("-inf")
+        self.recovery_start = float("-inf")
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         if self.ssthresh is None and self._hystart.sample(rtt):
@@ -119,6 +133,7 @@ class WindowControl(QuicCongestionControl):
         """Begin anew, for another path (RFC 9000 section 9.4)."""
         self.congestion_window = K_INITIAL_WINDOW * self.max_datagram_size
         self.ssthresh = None
+        self._before_loss = {}
         self._hystart = HyStart()
 
     def get_log_data(self) -> dict[str, Any]:
@@ -139,6 +154,7 @@ class NewReno(WindowControl):
     """RFC 9002 section 7.3, appendix B."""
 
     beta = _RENO_BETA
+    undoable = (*WindowControl.undoable, "_acked")
 
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
@@ -157,6 +173,10 @@ class Cubic(WindowControl):
     """RFC 9438. Windows are kept in bytes; the cubic function counts segments."""
 
     beta = _CUBIC_BETA
+    undoable = (
+        *WindowControl.undoable,
+        *("_window_max", "_prior", "_reno_window", "_k", "_epoch", "_has_curve"),
+    )
 
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)

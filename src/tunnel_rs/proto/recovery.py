@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import (
-    K_PACKET_THRESHOLD,
     K_PERSISTENT_CONGESTION_THRESHOLD,
-    K_TIME_THRESHOLD,
     QuicPacketRecovery,
     QuicPacketSpace,
 )
 
 from tunnel_rs.proto.congestion import Sent, WindowControl
 from tunnel_rs.proto.pacer import Pacer
+from tunnel_rs.proto.reordering import Reordering
 from tunnel_rs.proto.sent_trains import SentTrain, SentTrains
 
 MAX_PROBE_INTERVAL = 2.0
@@ -34,6 +33,7 @@ class Recovery(QuicPacketRecovery):
     True for acknowledged, False for lost."""
 
     trains: SentTrains
+    reordering: Reordering
     answered_at: float
     """When something was last acknowledged."""
     on_train: Callable[[SentTrain, bool], None]
@@ -51,6 +51,7 @@ class Recovery(QuicPacketRecovery):
         assert isinstance(recovery, Recovery)
         recovery._pacer = Pacer(max_datagram_size=max_datagram_size)  # type: ignore[assignment]
         recovery.trains = SentTrains()
+        recovery.reordering = Reordering()
         recovery.answered_at = -math.inf
         recovery.on_train = on_train
         return recovery
@@ -60,6 +61,12 @@ class Recovery(QuicPacketRecovery):
         pacer: object = self._pacer
         assert isinstance(pacer, Pacer)
         return pacer
+
+    @property
+    def _control(self) -> WindowControl:
+        control: object = self._cc
+        assert isinstance(control, WindowControl)
+        return control
 
     @property
     def smoothed_rtt(self) -> float:
@@ -74,9 +81,7 @@ class Recovery(QuicPacketRecovery):
     def set_datagram_size(self, size: int) -> None:
         """Count windows and bursts in datagrams of `size` from now on."""
         self.pacer.set_datagram_size(size)
-        control: object = self._cc
-        assert isinstance(control, WindowControl)
-        control.set_datagram_size(size)
+        self._control.set_datagram_size(size)
 
     @property
     def is_probing(self) -> bool:
@@ -89,9 +94,8 @@ class Recovery(QuicPacketRecovery):
         self._rtt_initialized = False
         self._rtt_min = math.inf
         self._rtt_latest = self._rtt_smoothed = self._rtt_variance = 0.0
-        control: object = self._cc
-        assert isinstance(control, WindowControl)
-        control.restart()
+        self.reordering.restart()
+        self._control.restart()
 
     def learn_rtt(self, now: float, rtt: float) -> None:
         """A round trip in seconds that was measured otherwise, when there is no sample yet."""
@@ -158,6 +162,8 @@ class Recovery(QuicPacketRecovery):
         # One pass over packets and trains, and only then a look at what is lost: packets that this
         # very acknowledgement covers must not be taken for lost.
         largest = ack_rangeset.bounds().stop - 1
+        if space.is_application_data and self.reordering.is_watching:
+            self._look_for_late(ack_rangeset, largest, now)
         acked: list[Sent] = []
         newest = -1
         is_eliciting = False
@@ -219,22 +225,32 @@ class Recovery(QuicPacketRecovery):
             congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed
         )
 
+    def _look_for_late(self, ranges: RangeSet, largest: int, now: float) -> None:
+        """What was declared lost and is acknowledged after all was late."""
+        if self.reordering.acknowledge(ranges, largest=largest, now=now, rtt=self._longest_rtt):
+            self._control.undo_loss()
+            self._update_pacer()
+
+    @property
+    def _longest_rtt(self) -> float:
+        """What losses in time are measured by (RFC 9002 section 6.1.2)."""
+        if not self._rtt_initialized:
+            return self._rtt_initial
+        return max(self._rtt_latest, self._rtt_smoothed)
+
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
         now += _TICK
-        if space.sent_packets:
+        if not space.is_application_data:
             super()._detect_loss(now=now, space=space)
-        else:
-            space.loss_time = None
-        if not space.is_application_data or not self.trains:
             return
-        rtt = (
-            max(self._rtt_latest, self._rtt_smoothed)
-            if self._rtt_initialized
-            else (self._rtt_initial)
-        )
-        delay = K_TIME_THRESHOLD * rtt
+        space.loss_time = None
+        if not space.sent_packets and not self.trains:
+            return
+        delay = self.reordering.loss_delay(self._longest_rtt)
+        if space.sent_packets:
+            self._detect_lost_packets(now, delay, space)
         lost, oldest_sent = self.trains.take_lost(
-            space.largest_acked_packet, K_PACKET_THRESHOLD, now - delay
+            space.largest_acked_packet, self.reordering.packet_threshold, now - delay
         )
         if oldest_sent is not None:
             due = oldest_sent + delay
@@ -242,8 +258,40 @@ class Recovery(QuicPacketRecovery):
         if lost:
             self._lose(lost, now, space)
 
+    def _detect_lost_packets(self, now: float, delay: float, space: QuicPacketSpace) -> None:
+        largest = space.largest_acked_packet
+        threshold, sent_before = largest - self.reordering.packet_threshold, now - delay
+        lost: list[QuicSentPacket] = []
+        for number, packet in space.sent_packets.items():
+            if number > largest:
+                break
+            assert packet.sent_time is not None
+            if number <= threshold or packet.sent_time <= sent_before:
+                lost.append(packet)
+            elif space.loss_time is None or space.loss_time > packet.sent_time + delay:
+                space.loss_time = packet.sent_time + delay
+        if not lost:
+            return
+        recovery_start = self._control.recovery_start
+        self._on_packets_lost(
+            now=now,
+            packets=lost,
+            persistent_congestion=self._in_persistent_congestion(packets=lost),
+            space=space,
+        )
+        self._watch_for(
+            [
+                (packet.packet_number, packet.packet_number + 1, packet.sent_time or 0.0)
+                for packet in lost
+                if packet.in_flight
+            ],
+            recovery_start,
+            now,
+        )
+
     def _lose(self, lost: Sequence[SentTrain], now: float, space: QuicPacketSpace) -> None:
         packets: Sequence[Sent] = lost
+        recovery_start = self._control.recovery_start
         self._cc.on_packets_lost(now=now, packets=packets)  # type: ignore[arg-type]
         if self._is_persistent(lost):
             self._cc.on_persistent_congestion()
@@ -251,6 +299,19 @@ class Recovery(QuicPacketRecovery):
         for train in lost:
             space.ack_eliciting_in_flight -= train.packets
             self.on_train(train, False)
+        numbers = [(train.number, train.end, train.sent_time) for train in lost]
+        self._watch_for(numbers, recovery_start, now)
+
+    def _watch_for(
+        self, lost: Iterable[tuple[int, int, float]], recovery_start: float, now: float
+    ) -> None:
+        """Packets from, below and sent at, just declared lost, may be late; the window shrank for
+        them if the recovery period is no longer the one that began at `recovery_start`."""
+        if self._control.recovery_start != recovery_start:
+            self.reordering.begin_event()
+        rtt = self._longest_rtt
+        for number, end, sent_time in lost:
+            self.reordering.declare(number, end, sent_time, now=now, rtt=rtt)
 
     def _is_persistent(self, lost: Sequence[SentTrain]) -> bool:
         """RFC 9002 section 7.6.2; a gap in numbers may hide an acknowledgement and ends a run."""

@@ -39,9 +39,9 @@ from tunnel_rs.values import EndpointId
 DIAL_TIMEOUT = 10.0
 """Seconds for connecting, upgrading and authenticating together."""
 
-BACKOFF_FIRST, BACKOFF_LIMIT = 0.01, 4.0
+BACKOFF_FIRST, BACKOFF_LIMIT = 0.01, 2.5
 """Seconds between attempts: doubling from the first to the limit. iroh goes up to 16; we promise
-to be back within 5 s of a relay being reachable."""
+that traffic flows within 5 s of a relay being reachable: both ends dial, then one has to probe."""
 
 BACKOFF_LIMIT_DENIED = 16.0
 """The limit for a relay that refuses us."""
