@@ -57,26 +57,6 @@ def cancel_once_served(
     link._after_batch = then_cancel  # type: ignore[method-assign]
 
 
-@BOTH_ENGINES
-@virtual_time
-async def test_a_question_that_gets_no_answer_is_told_when_the_first_timer_runs_out(
-    fast: bool,
-) -> None:
-    settings = TransportSettings(fast_path=fast)
-    async with connected(settings, dialling=settings) as pair:
-        told: list[float] = []
-        pair.here.on_unanswered = lambda: told.append(loop_time())
-        await pair.here.ping()
-        await asyncio.sleep(10)
-        assert not told, "the keep-alive was answered"
-        pair.server.quic.receive_train = lambda *_: None  # type: ignore[method-assign]
-        began = loop_time()
-        pair.here.engine.send_ping(99)
-        pair.here.schedule_flush()
-        await until(lambda: bool(told))
-        assert told[0] - began < 1
-
-
 async def next_event(awaited: Any) -> Any:
     async with asyncio.timeout(30):
         return await awaited
