@@ -1,12 +1,15 @@
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tunnel_rs.cli.programs import Choice, Program
 from tunnel_rs.errors import LocalError, TunnelError, UsageError
+from tunnel_rs.net import control_socket
 from tunnel_rs.net.control_socket import ControlSocket, Request
 from tunnel_rs.net.threads import in_thread
 
@@ -82,6 +85,22 @@ async def test_what_cannot_be_chosen_is_told(
     with pytest.raises(kind) as refused:
         await running.one(choice, *roles)
     assert says in str(refused.value)
+
+
+async def test_one_that_does_not_answer_is_named(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "ALL_TIMEOUT", 0.3)
+    await running.add("client", 8)
+    silent: list[str] = []
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(tmp_path / "tunnel-rs" / "tunnel-rs-server-9.sock"))
+        stopped.listen(1)
+        for choice in (Choice(), Choice(pid=8)):
+            await in_thread(partial(choice.find_all, running.environ, silent.append))
+        with pytest.raises(LocalError, match="no server of this user answers; tunnel-rs-server-9"):
+            await running.one(Choice(), "server")
+    assert silent == ["tunnel-rs-server-9 does not answer; it may be stopped, or very busy"]
 
 
 async def test_a_program_answers_and_when_it_has_gone_that_is_told(running: Running) -> None:

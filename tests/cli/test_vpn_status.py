@@ -1,7 +1,6 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.program import run_vpn
@@ -48,8 +47,10 @@ def test_nobody_runs(tmp_path: Path) -> None:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    answers: list[dict[str, Any]] = [CLIENT, SERVER]
-    monkeypatch.setattr(control_socket, "ask_all", lambda directory, pattern: iter(answers))
+    answers = control_socket.Answers(
+        {Path("client.sock"): CLIENT, Path("server.sock"): SERVER}, [Path("tunnel-rs-vpn-9.sock")]
+    )
+    monkeypatch.setattr(control_socket, "ask_all", lambda directory, pattern: answers)
     yield
 
 
@@ -61,6 +62,11 @@ def test_programs_get_one_json_object_each() -> None:
         {"event": "status", **CLIENT},
         {"event": "status", **SERVER},
     ]
+
+
+@pytest.mark.usefixtures("running")
+def test_a_program_that_does_not_answer_is_named() -> None:
+    assert "tunnel-rs-vpn-9 does not answer" in run_vpn("status").err
 
 
 @pytest.mark.usefixtures("running")

@@ -132,7 +132,7 @@ async def test_the_socket_of_a_killed_program_is_replaced(tmp_path: Path, portab
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     (tmp_path / "vpn-client.port").write_text('{"port": 1, "token": "x"}')
-    assert await in_thread(lambda: list(ask_all(tmp_path, "vpn-*"))) == []
+    assert await in_thread(lambda: ask_all(tmp_path, "vpn-*")) == ({}, [])
     async with ControlSocket(path, echo, portable=portable) as control:
         assert (await put(control.path, {"command": "x"}))["echo"] == {"command": "x"}
 
@@ -144,9 +144,26 @@ async def test_of_all_programs_those_that_run_are_asked(tmp_path: Path) -> None:
         ControlSocket(tmp_path / "client-2.sock", echo),
         ControlSocket(tmp_path / "server-1.sock", echo),
     ):
-        asked = await in_thread(lambda: list(ask_all(tmp_path, "client-*")))
-        assert asked == [{"echo": {"command": "status"}}] * 2
+        asked = await in_thread(lambda: ask_all(tmp_path, "client-*"))
+        told = {"echo": {"command": "status"}}
+        assert asked == ({tmp_path / f"client-{n}.sock": told for n in (1, 2)}, [])
         assert len(find(tmp_path, "*")) == 4
+
+
+async def test_a_program_that_is_stopped_holds_nobody_up_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "ALL_TIMEOUT", 0.3)
+    stopped = [tmp_path / f"server-{n}.sock" for n in range(3)]
+    with contextlib.ExitStack() as stack:
+        for path in stopped:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.bind(str(path))
+            sock.listen(1)
+        async with ControlSocket(tmp_path / "client-1.sock", echo):
+            asked = await in_thread(lambda: ask_all(tmp_path, "*"))
+    assert [path.name for path in asked.given] == ["client-1.sock"]
+    assert asked.silent == stopped
 
 
 async def test_answers_that_are_none_are_left_out(
@@ -156,10 +173,10 @@ async def test_answers_that_are_none_are_left_out(
         return [1]  # type: ignore[return-value]
 
     async with ControlSocket(tmp_path / "a.sock", wrong):
-        assert await in_thread(lambda: list(ask_all(tmp_path, "*"))) == []
+        assert await in_thread(lambda: ask_all(tmp_path, "*")) == ({}, [])
     monkeypatch.setattr(control_socket, "MAX_ANSWER", 10)
     async with ControlSocket(tmp_path / "a.sock", echo):
-        assert await in_thread(lambda: list(ask_all(tmp_path, "*"))) == []
+        assert await in_thread(lambda: ask_all(tmp_path, "*")) == ({}, [])
 
 
 @KINDS

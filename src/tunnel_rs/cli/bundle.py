@@ -11,9 +11,9 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
 from tunnel_rs import __version__
+from tunnel_rs.cli.programs import PATTERN, silence
 from tunnel_rs.cli.redaction import Redactor
 from tunnel_rs.config.files import read_text
 from tunnel_rs.config.masking import masked
@@ -35,6 +35,7 @@ netcheck.txt, netcheck.json  what this network allows
 versions.txt                 this program, what it is built on, the system
 system.txt                   limits and kernel settings that matter, names of environment variables
 status-N.json                what running programs of this user told of themselves
+status-silent.txt            which of them did not answer, if any
 config/...                   configuration files: known settings that are no secret
 config/LIST.txt              names, sizes and modes of the other files there, which are not in it
 
@@ -124,12 +125,11 @@ def _system(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _statuses(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    directory = runtime_directory(environ)
-    answers: list[dict[str, Any]] = [
-        answer for pattern in ("tunnel-rs-*", "vpn-*") for answer in ask_all(directory, pattern)
-    ]
-    for number, answer in enumerate(answers, 1):
+    answers = ask_all(runtime_directory(environ), PATTERN)
+    for number, answer in enumerate(answers.given.values(), 1):
         yield f"status-{number}.json", json.dumps(answer, indent=2) + "\n"
+    if answers.silent:
+        yield "status-silent.txt", "".join(f"{silence(path)}\n" for path in answers.silent)
 
 
 def _config(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

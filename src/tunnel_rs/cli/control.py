@@ -66,7 +66,7 @@ def status(console: Console, web: bool, web_port: int, choice: Choice) -> ExitSt
     """
     if web:
         return _serve_page(console, choice, SocketAddr("127.0.0.1", web_port))
-    return show(console, choice.find_all(os.environ), status_lines.lines)
+    return show(console, choice, status_lines.lines)
 
 
 @click.command()
@@ -81,7 +81,7 @@ def ls(console: Console, choice: Choice) -> ExitStatus:
     Example:
       tunnel-rs ls
     """
-    return show(console, choice.find_all(os.environ), _listed)
+    return show(console, choice, _listed)
 
 
 @click.command()
@@ -202,19 +202,25 @@ def _serve_page(console: Console, choice: Choice, address: SocketAddr) -> ExitSt
 
 def show(
     console: Console,
-    programs: list[Program],
+    choice: Choice,
     lines: Callable[[Mapping[str, Any]], Iterator[str]],
-    kinds: str = "server or client",
+    role: str | None = None,
 ) -> ExitStatus:
-    """What each of `programs` is doing, in its `lines`; when there are none it says that no `kinds`
-    is running."""
+    """What each of the chosen programs, of those of `role` alone if there is one, is doing, in its
+    `lines`; also which do not answer, and that there is none."""
+    silent: list[str] = []
+    found = choice.find_all(os.environ, silent.append)
+    programs = [program for program in found if role in (None, program.role)]
     for program in programs:
         if console.writes_data:
             _event(console, "status", program.status)
         else:
             for line in lines(program.status):
                 console.data(printable(line))
-    if not programs and not console.writes_data:
+    for text in silent:
+        console.remark(text)
+    if not programs and not silent and not console.writes_data:
+        kinds = "server or client" if role is None else kind(role)
         console.remark(f"no {kinds} of this user is running")
     return ExitStatus.DONE if programs else ExitStatus.FAILURE
 

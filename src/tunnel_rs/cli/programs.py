@@ -1,12 +1,12 @@
 """The running programs of this user, found by their control sockets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunnel_rs.errors import LocalError, TunnelError, UsageError
-from tunnel_rs.net.control_socket import STATUS, Request, ask, find, runtime_directory
+from tunnel_rs.errors import LocalError, UsageError
+from tunnel_rs.net.control_socket import STATUS, Request, ask, ask_all, runtime_directory
 
 PATTERN = "tunnel-rs-*"
 
@@ -56,34 +56,41 @@ class Choice:
     socket: Path | None = None
     pid: int | None = None
 
-    def find_all(self, environ: Mapping[str, str]) -> list[Program]:
-        """All that answer and fit. Raises LocalError when the socket that was named does not."""
+    def find_all(
+        self, environ: Mapping[str, str], tell: Callable[[str], None] = lambda _: None
+    ) -> list[Program]:
+        """All that answer and fit; `tell` hears of those that fit and do not. Raises LocalError
+        when the socket that was named does not answer."""
         if self.socket is not None:
             try:
                 return [Program(self.socket, ask(self.socket, STATUS))]
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise LocalError(f"{self.socket}: no program answers there: {reason}") from None
-        found = [_asked(path) for path in find(runtime_directory(environ), PATTERN)]
-        fitting = (p for p in found if p is not None and self.pid in (None, p.pid))
+        answers = ask_all(runtime_directory(environ), PATTERN)
+        for path in answers.silent:
+            if self.pid is None or path.stem.endswith(f"-{self.pid}"):
+                tell(silence(path))
+        found = (Program(path, status) for path, status in answers.given.items())
+        fitting = (program for program in found if self.pid in (None, program.pid))
         return sorted(fitting, key=lambda program: (program.role != "server", program.pid))
 
     def find_one(self, environ: Mapping[str, str], roles: Sequence[str]) -> Program:
         """The one program of one of `roles`. Raises LocalError when there is none, UsageError when
         there are several."""
-        found = [program for program in self.find_all(environ) if program.role in roles]
+        silent: list[str] = []
+        found = [each for each in self.find_all(environ, silent.append) if each.role in roles]
         wanted = " or ".join(map(kind, roles))
         if not found:
             which = f" with process id {self.pid}" if self.pid is not None else " of this user"
-            raise LocalError(f"no {wanted}{which} is running")
+            verb = "answers" if silent else "is running"
+            raise LocalError("; ".join([f"no {wanted}{which} {verb}", *silent]))
         if len(found) > 1:
             names = ", ".join(program.name for program in found)
             raise UsageError(f"{len(found)} programs are running ({names}); choose one with --pid")
         return found[0]
 
 
-def _asked(path: Path) -> Program | None:
-    try:
-        return Program(path, ask(path, STATUS))
-    except (OSError, ValueError, TunnelError):
-        return None  # of a program that was killed, or that ends just now
+def silence(path: Path) -> str:
+    """What to tell of a program that is there and does not answer on its socket."""
+    return f"{path.stem} does not answer; it may be stopped, or very busy"

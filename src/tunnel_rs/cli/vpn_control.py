@@ -9,7 +9,7 @@ import click
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.control import chosen, done, show, show_round_trips
 from tunnel_rs.cli.options import output_options
-from tunnel_rs.cli.programs import VPN_CLIENT, VPN_SERVER, Choice, kind
+from tunnel_rs.cli.programs import VPN_CLIENT, VPN_SERVER, Choice
 from tunnel_rs.cli.status_lines import moved, span
 from tunnel_rs.errors import ExitStatus
 
@@ -26,8 +26,7 @@ def ls(console: Console, choice: Choice) -> ExitStatus:
     Example:
       tunnel-rs-vpn ls
     """
-    servers = [each for each in choice.find_all(os.environ) if each.role == VPN_SERVER]
-    return show(console, servers, _listed, kind(VPN_SERVER))
+    return show(console, choice, _listed, VPN_SERVER)
 
 
 @click.command()

@@ -9,6 +9,7 @@ import click
 
 from tunnel_rs.cli.console import Console
 from tunnel_rs.cli.options import output_options
+from tunnel_rs.cli.programs import silence
 from tunnel_rs.cli.status_lines import errors_line, penalties_line
 from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus
@@ -29,16 +30,18 @@ def status(console: Console) -> ExitStatus:
     """
     from tunnel_rs.net.control_socket import ask_all, runtime_directory
 
-    answers = list(ask_all(runtime_directory(os.environ), PATTERN))
-    for answer in answers:
+    answers = ask_all(runtime_directory(os.environ), PATTERN)
+    for path in answers.silent:
+        console.remark(silence(path))
+    for answer in answers.given.values():
         if console.writes_data:
             console.data(json_text.dumps({"event": "status", **answer}, separators=(",", ":")))
         else:
             for line in lines(answer):
                 console.data(printable(line))
-    if not answers and not console.writes_data:
+    if not answers.given and not answers.silent and not console.writes_data:
         console.remark("no VPN server or client of this user is running")
-    return ExitStatus.DONE if answers else ExitStatus.FAILURE
+    return ExitStatus.DONE if answers.given else ExitStatus.FAILURE
 
 
 def lines(answer: Mapping[str, Any]) -> Iterator[str]:

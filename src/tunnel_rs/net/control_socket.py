@@ -16,8 +16,9 @@ import struct
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from tunnel_rs.errors import LocalError, TunnelError
 from tunnel_rs.net.tasks import ScopeFullError, TaskScope
@@ -25,10 +26,15 @@ from tunnel_rs.net.tasks import ScopeFullError, TaskScope
 ASK_TIMEOUT = 20.0
 """Seconds an answer may take: a ping waits for its peer."""
 
+ALL_TIMEOUT = 3.0
+"""Seconds each of several programs has to tell what it knows."""
+
 MAX_REQUEST = 64 << 10
 MAX_ANSWER = 64 << 20
 MAX_ASKING = 32
 """Connections at a time."""
+MAX_ASKED = 32
+"""Programs asked at a time."""
 
 _REQUEST_TIMEOUT = 5.0
 _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1  # <sys/un.h> of macOS and FreeBSD
@@ -256,17 +262,36 @@ def find(directory: Path, pattern: str) -> list[Path]:
     return []
 
 
-def ask_all(directory: Path, pattern: str, request: Request = STATUS) -> Iterator[dict[str, Any]]:
-    """The answers of all programs that run. Sockets nobody answers on are left out."""
-    for path in find(directory, pattern):
-        with contextlib.suppress(OSError, ValueError, TunnelError):
-            yield ask(path, request)
+class Answers(NamedTuple):
+    """What several programs said to one request, by their sockets."""
+
+    given: dict[Path, dict[str, Any]]
+    silent: list[Path]
+    """Programs that are there and did not answer in time: stopped, or very busy."""
 
 
-def ask(path: Path, request: Request) -> dict[str, Any]:
-    """The answer of one program. Raises OSError when none is there, ValueError when what answers
-    makes no sense, and LocalError with what the program finds wrong."""
-    with _connect(path, request) as (sock, full_request):
+def ask_all(directory: Path, pattern: str, request: Request = STATUS) -> Answers:
+    """Ask all programs that run, at the same time, each with `ALL_TIMEOUT` seconds to answer.
+    Sockets with nobody behind them are left out."""
+    answers = Answers({}, [])
+    paths = find(directory, pattern)
+    with ThreadPoolExecutor(max_workers=MAX_ASKED) as pool:
+        asked = [(path, pool.submit(ask, path, request, timeout=ALL_TIMEOUT)) for path in paths]
+        for path, answer in asked:
+            try:
+                answers.given[path] = answer.result()
+            except (TimeoutError, BlockingIOError):
+                answers.silent.append(path)
+            except (OSError, ValueError, TunnelError):
+                pass  # of a program that was killed, or that ends just now
+    return answers
+
+
+def ask(path: Path, request: Request, *, timeout: float = ASK_TIMEOUT) -> dict[str, Any]:
+    """The answer of one program. Raises OSError when none is there, TimeoutError when it says
+    nothing for `timeout` seconds, ValueError when what answers makes no sense, and LocalError with
+    what the program finds wrong."""
+    with _connect(path, request, timeout) as (sock, full_request):
         sock.sendall(json.dumps(full_request).encode() + b"\n")
         data = bytearray()
         while chunk := sock.recv(65_536):
@@ -282,10 +307,12 @@ def ask(path: Path, request: Request) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _connect(path: Path, request: Request) -> Iterator[tuple[socket.socket, Request]]:
+def _connect(
+    path: Path, request: Request, timeout: float
+) -> Iterator[tuple[socket.socket, Request]]:
     family, address, token = _address(path)
     with socket.socket(family) as sock:
-        sock.settimeout(ASK_TIMEOUT)
+        sock.settimeout(timeout)
         sock.connect(address)
         yield sock, {**request, **token}
 
