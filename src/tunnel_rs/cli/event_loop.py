@@ -45,7 +45,8 @@ def _settle_memory() -> None:
 
     The search stops the program for as long as it takes, tens of milliseconds with all modules
     among the objects, and is put off the longer the more there are: it would find what ended links
-    and sessions have left only after thousands of them. Once: what a second run finds may be garbage.
+    and sessions have left only after thousands of them. Once: what a second run finds may be just
+    that.
     """
     gc.freeze()
     gc.collect()  # nothing is left to search; from this the collector takes its measure
