@@ -28,6 +28,7 @@ from tunnel_rs.forward.dialogue import Dialogue
 from tunnel_rs.forward.settings import ClientSettings
 from tunnel_rs.forward.uplink import Uplink
 from tunnel_rs.proto.messages import AuthResponse, SourceResponse, encode
+from tunnel_rs.proto.retries import EAGER_LIMIT
 from tunnel_rs.reports import Report, TunnelLost, TunnelUp
 from tunnel_rs.values import SourceUrl
 
@@ -207,24 +208,109 @@ async def test_a_lost_link_is_replaced_and_the_backoff_begins_anew(
         ]
 
 
-async def test_failing_attempts_wait_longer_and_longer_up_to_a_minute(
+SENT_AWAY = LinkClosedError(7, "too many", by_peer=True)
+
+
+async def test_whom_the_server_sends_away_waits_longer_and_longer_up_to_a_minute(
     bench: Bench, fast_retries: list[float]
 ) -> None:
-    bench.failures = [PeerNotFoundError("not found")] * 5 + [OSError(101, "unreachable")] * 5
+    bench.failures = [SENT_AWAY] * 10
     async with bench.running():
         await until(lambda: bench.uplink.link is not None)
     assert fast_retries[:5] == [1, 2, 4, 8, 16]
     assert fast_retries == sorted(fast_retries)
     assert fast_retries[-1] <= 60
-    assert bench.lost[0].reason == "not found"
-    assert bench.lost[-1].reason == "cannot connect: unreachable"
+
+
+async def test_attempts_that_bother_others_wait_longer_and_longer_too(
+    fast_retries: list[float],
+) -> None:
+    async with server_bench() as server:
+        bench = Bench(server, eager=False)
+        bench.failures = [PeerNotFoundError("not found")] * 5
+        async with bench.running():
+            await until(lambda: bench.uplink.link is not None)
+    assert fast_retries == [1, 2, 4, 8, 16]
+
+
+async def test_a_server_that_does_not_answer_is_tried_every_two_seconds_and_that_is_told_once(
+    bench: Bench, fast_retries: list[float]
+) -> None:
+    bench.failures = [PeerNotFoundError("not found")] * 5 + [OSError(101, "unreachable")] * 5
+    async with bench.running():
+        await until(lambda: bench.uplink.link is not None)
+    assert len(fast_retries) == 10 and max(fast_retries) <= EAGER_LIMIT
+    assert [each.reason for each in bench.lost] == ["not found", "cannot connect: unreachable"]
+
+
+class Absence:
+    """A server that answers nobody before a time. Attempts ask it anew every two seconds, as a
+    handshake does, `asks` times."""
+
+    def __init__(self, server: ServerBench, seconds: float, *, asks: int = 5) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._asks = asks
+        self.over = self._loop.time() + seconds
+        self.server = server
+        self.attempts = 0
+        self.asked = asyncio.Event()
+
+    async def connect(self) -> MemoryLink:
+        self.attempts += 1
+        self.asked.set()
+        for _ in range(self._asks):
+            if self._loop.time() >= self.over:
+                return self.server.connect().link
+            await asyncio.sleep(2.0)
+        if self._loop.time() >= self.over:
+            return self.server.connect().link
+        raise UnreachableError("no answer")
+
+
+@pytest.mark.parametrize("seconds", [3.3, 31.0, 128.7, 600.0, 893.0])
+def test_a_server_that_was_away_is_found_within_three_seconds(seconds: float) -> None:
+    @virtual_time
+    async def run() -> None:
+        async with server_bench() as server:
+            away = Absence(server, seconds)
+            settings = ClientSettings(auth_token=TOKEN)
+            uplink = Uplink(settings, away.connect, lambda _: None)
+            task = asyncio.create_task(uplink.run())
+            await asyncio.sleep(seconds + 3.0)
+            assert uplink.link is not None
+            assert away.attempts <= 2 + seconds / 11.0
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run()
+
+
+@virtual_time
+async def test_who_wants_the_tunnel_makes_a_client_try_at_once_that_waits_for_long() -> None:
+    async with server_bench() as server:
+        away = Absence(server, 9000.0, asks=0)
+        uplink = Uplink(ClientSettings(auth_token=TOKEN), away.connect, lambda _: None)
+        task = asyncio.create_task(uplink.run())
+        await asyncio.sleep(1000.0)
+        away.asked.clear()
+        await away.asked.wait()
+        away.over = 0.0
+        before = away.attempts
+        await asyncio.sleep(5.0)
+        assert away.attempts == before and uplink.link is None
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(TargetError, match="refused the connection"):
+            await uplink.request(SOURCE)
+        assert asyncio.get_running_loop().time() - began < 1.0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @virtual_time
 async def test_when_something_has_changed_the_next_attempt_is_not_waited_for() -> None:
     async with server_bench() as server:
         bench = Bench(server)
-        bench.failures = [PeerNotFoundError("not found")] * 8
+        bench.failures = [SENT_AWAY] * 8
         async with bench.running():
             await asyncio.sleep(40)
             attempts = bench.attempts

@@ -30,8 +30,15 @@ async def test_we_leave_a_slow_address_for_a_fast_one() -> None:
         assert pair.engine.open_path(fast, asyncio.get_running_loop().time())
         pair.ours.schedule_flush()
         await pair.until(lambda: pair.engine.address == fast)
-        await pair.until(lambda: len(pair.theirs.paths()) == 1)
+        await pair.until(lambda: sum(not path.is_relay for path in pair.theirs.paths()) == 1)
         assert await pair.echo(1000) < 0.5, "a round trip to the first address takes that"
+
+
+async def test_a_connection_that_begins_directly_gets_the_relay_as_a_spare() -> None:
+    async with met(dialling=True, first=DIRECT) as pair:
+        await pair.until(lambda: any(path.is_relay for path in pair.theirs.paths()))
+        await pair.until(lambda: (spare := pair.path(RELAY)) is not None and spare.is_validated)
+        assert pair.engine.address != pair.relay
 
 
 @EITHER_ROLE

@@ -15,6 +15,7 @@ from tunnel_rs.errors import ConfigError
 from tunnel_rs.iroh.candidates import Candidates
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.interfaces import Interface
+from tunnel_rs.net.pinholes import Pinholes
 from tunnel_rs.net.router_port import RouterPort
 from tunnel_rs.net.udp import SockAddr, UdpSocket
 from tunnel_rs.proto.qad import ServerIdentity
@@ -56,11 +57,31 @@ class FakeRouter:
         self.closed += 1
 
 
+class FakePinholes:
+    def __init__(self, port: int, own: Callable[[], Any], on_change: Any, on_problem: Any) -> None:
+        self.port, self.own, self._on_change = port, own, on_change
+        self.external: list[SocketAddr] = []
+        self.looks = self.closed = 0
+
+    def start(self) -> None: ...
+
+    def network_changed(self) -> None:
+        self.looks += 1
+
+    def grant(self, external: SocketAddr) -> None:
+        self.external = [external]
+        self._on_change(external)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
 class Scene:
     def __init__(self, sockets: Sequence[UdpSocket], settings: EndpointSettings) -> None:
         self.sockets = sockets
         self.interfaces = [LO, CABLE]
         self.routers: list[FakeRouter] = []
+        self.pinholes: list[FakePinholes] = []
         self.reports: list[Report] = []
         self.changes = 0
         self.candidates = Candidates(
@@ -71,10 +92,15 @@ class Scene:
             self._changed,
             scan=lambda: self.interfaces,
             make_router_port=self._make_router,
+            make_pinholes=self._make_pinholes,
         )
 
     def _changed(self) -> None:
         self.changes += 1
+
+    def _make_pinholes(self, *given: Any) -> Pinholes:
+        self.pinholes.append(FakePinholes(*given))
+        return cast(Pinholes, self.pinholes[-1])
 
     def _make_router(self, *given: Any) -> RouterPort:
         self.routers.append(FakeRouter(*given))
@@ -145,6 +171,22 @@ async def test_the_address_a_stun_server_sees_comes_first() -> None:
             assert one.candidates.addresses[-1] == MAPPED
 
 
+async def test_when_a_direct_path_fails_it_is_asked_anew_how_we_look_from_outside() -> None:
+    answers = iter([MAPPED, ROUTER])
+
+    def outside(request: bytes, source: tuple[str, int]) -> bytes:
+        seen = next(answers)
+        return binding_answer(request, seen.ip, seen.port)
+
+    async with stun_server(outside) as (_, where):
+        settings = EndpointSettings(stun_servers=(HostPort("127.0.0.1", where.port),))
+        async with scene(settings) as one:
+            one.candidates.ask(())
+            await until(lambda: one.candidates.to_punch[0] == MAPPED)
+            one.candidates.check()
+            await until(lambda: one.candidates.to_punch[0] == ROUTER)
+
+
 async def test_a_relay_with_https_is_asked(tmp_path: Any) -> None:
     pem, key = make_certificate("localhost")
     listener = QadListener(
@@ -180,6 +222,26 @@ async def test_a_port_of_the_routers_is_asked_for_when_that_is_wanted() -> None:
     assert router.closed == 1
 
 
+async def test_a_router_is_asked_to_let_strangers_in_to_each_of_our_addresses_of_ipv6() -> None:
+    sockets = SocketAddr("0.0.0.0", 0), SocketAddr("::", 0)
+    async with scene(EndpointSettings(port_mapping=True), *sockets) as one:
+        one.candidates.ask(())
+        one.candidates.ask(())
+        [pinholes] = one.pinholes
+        port = one.sockets[1].address.port
+        assert pinholes.port == port
+        assert pinholes.own() == [IPv6Address("2001:db8::2"), IPv6Address("::1")]
+        before = one.candidates.to_punch
+        pinholes.grant(SocketAddr("2001:db8::2", port))
+        assert set(one.candidates.to_punch) == set(before)  # nothing new to be told
+        translated = SocketAddr("2001:db8:ffff::2", port)
+        pinholes.grant(translated)
+        assert one.candidates.to_punch[0] == translated
+        one.candidates.network_changed()
+        assert pinholes.looks == 1
+    assert pinholes.closed == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "bound"),
     [
@@ -191,7 +253,7 @@ async def test_a_port_of_the_routers_is_asked_for_when_that_is_wanted() -> None:
 async def test_no_router_is_asked_in_vain(settings: EndpointSettings, bound: SocketAddr) -> None:
     async with scene(settings, bound) as one:
         one.candidates.ask(())
-        assert one.routers == []
+        assert one.routers == [] and one.pinholes == []
 
 
 async def test_a_bad_file_of_authorities_is_told(tmp_path: Any) -> None:

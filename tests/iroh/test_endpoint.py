@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from tests.support.discovery import dns_server
@@ -20,9 +21,11 @@ from tunnel_rs.errors import (
     LinkClosedError,
     LocalError,
     PeerNotFoundError,
+    TunnelError,
     UnreachableError,
 )
 from tunnel_rs.iroh import endpoint as endpoint_module
+from tunnel_rs.iroh import path_keeper
 from tunnel_rs.iroh.discovery_settings import DiscoverySettings
 from tunnel_rs.iroh.endpoint import Endpoint
 from tunnel_rs.iroh.lan import LanDiscovery
@@ -33,7 +36,7 @@ from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.raw_keys import Identity
 from tunnel_rs.proto.relay_addr import RelayUrl
 from tunnel_rs.proto.transport_settings import TransportSettings
-from tunnel_rs.reports import Notice, PathChanged, Report, Reporter, Trying, silent
+from tunnel_rs.reports import Notice, PathChanged, PathStatus, Report, Reporter, Trying, silent
 from tunnel_rs.values import Secret, SocketAddr
 
 SEED = Secret(bytes(range(32)))
@@ -328,6 +331,23 @@ async def test_with_the_relay_alone_no_udp_socket_is_opened(
             assert await echoed(link, server, b"through") == b"through"
 
 
+async def test_a_way_that_is_tried_again_is_told_once_until_it_has_led_somewhere() -> None:
+    nobody = SocketAddr("127.0.0.1", 9)
+    reports: list[Report] = []
+    async with endpoint(replace(SERVER), accept=True) as server:
+        given = client_settings(nobody, *server.addresses)
+        async with endpoint(given, report=reports.append) as client:
+            other = Identity(Secret(bytes(32))).endpoint_id
+            for _ in range(2):
+                with pytest.raises(TunnelError):
+                    await client.connect(other, timeout=0.2)
+            tried = [str(nobody), str(server.addresses[0])]
+            assert [each.way for each in reports if isinstance(each, Trying)] == tried
+            await client.connect(SERVER_ID, timeout=5)
+            await client.connect(SERVER_ID, timeout=5)
+            assert [each.way for each in reports if isinstance(each, Trying)] == tried * 2
+
+
 async def test_a_client_asks_at_all_given_relays() -> None:
     async with relay_server() as home, relay_server() as other:
         both = (url_of(other), url_of(home))
@@ -425,6 +445,34 @@ async def test_a_connection_over_a_relay_moves_to_a_direct_path_once_the_client_
                 moved = [each for each in reports if isinstance(each, PathChanged)]
                 assert [each.way for each in moved] == [f"direct {server.addresses[0]}"]
                 assert moved[0].before == f"relay {url_of(relay).text}"
+
+
+@pytest.mark.parametrize("by", ["option", "discovery"])
+async def test_a_connection_to_a_given_address_gets_a_spare_over_the_relay(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path_keeper, "SPARE_AFTER", 0.0)
+    async with relay_server() as relay, relay_server() as other, dns_server() as dns:
+        publishing = DiscoverySettings(publish_url=dns.pkarr_url)
+        settings = over_relays(url_of(relay), bind=LOOPBACK, secret_key=SEED, discovery=publishing)
+        reports: list[Report] = []
+        async with endpoint(settings, accept=True, report=reports.append) as server:
+            await server.online()
+            await until(lambda: any("published" in str(report) for report in reports))
+            asking = DiscoverySettings(resolve_url=dns.pkarr_url)
+            known = (
+                over_relays(url_of(relay))
+                if by == "option"
+                else over_relays(url_of(other), public_relays=True, discovery=asking)
+            )
+            dialling = replace(known, bind=LOOPBACK, peer_addrs=server.addresses)
+            async with endpoint(dialling) as client:
+                link = await client.connect(SERVER_ID, timeout=5)
+                assert link.address == str(server.addresses[0])
+                spare = PathStatus(url_of(relay).text, "relay", ANY, False)
+                await until(lambda: len(link.paths) == 2 and link.paths[1] == spare)
+                assert client._candidates is not None
+                assert all(not len(each._scope) for each in client._candidates._mapped)
 
 
 async def test_when_the_server_goes_to_another_relay_the_connection_follows() -> None:

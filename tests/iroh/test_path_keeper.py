@@ -3,14 +3,20 @@ the test says."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from tests.support.virtual_time import virtual_time
 
+from tunnel_rs.iroh import path_keeper as module
 from tunnel_rs.iroh.path_keeper import (
     CHECK_IDLE,
     MAX_KNOWN,
     SETTLED,
+    SPARE_AFTER,
+    SPARE_AGAIN,
+    SPARE_TIME,
     UPGRADE_EVERY,
     UPGRADE_TIME,
     PathKeeper,
@@ -39,6 +45,7 @@ class Engine:
         self.is_multipath = self.has_nat_traversal = False
         self.silent_since: float | None = None
         self.stopped = self.looks = 0
+        self.open: list[Address] = []
 
     def silent_for(self, now: float) -> float:
         self.looks += 1
@@ -46,6 +53,9 @@ class Engine:
 
     def stop_probing(self) -> None:
         self.stopped += 1
+
+    def paths(self, now: float) -> list[Any]:
+        return [SimpleNamespace(address=each, is_validated=True) for each in self.open]
 
 
 class FakeRedial:
@@ -64,7 +74,7 @@ class FakeRedial:
 class Scene:
     """A connection, an endpoint that notes what is asked, and ways that find `finds`."""
 
-    def __init__(self, address: Address, *known: Address, direct_only: bool = False) -> None:
+    def __init__(self, address: Address, *known: Address, **options: Any) -> None:
         self.engine = Engine(address)
         self.redial = FakeRedial()
         self.path_changes = 0
@@ -82,8 +92,8 @@ class Scene:
             self.reports.append,
             known,
             cast(Redial, self.redial),
-            direct_only=direct_only,
             on_path=self._path_changed,
+            **options,
         )
 
     def _path_changed(self) -> None:
@@ -126,6 +136,20 @@ class Scene:
         return {address for _, address in self.asked[since:]}
 
 
+class SpareWay:
+    """A way that finds relays."""
+
+    name, problem, keeps_looking = "spare", "", True
+
+    def __init__(self, finds: Sequence[Address]) -> None:
+        self._finds = finds
+
+    def find(self, peer: EndpointId, on_found: OnFound) -> Cancel:
+        for address in self._finds:
+            on_found(address, f"found {address}")
+        return lambda: None
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -135,13 +159,16 @@ def in_scene(
     address: Address,
     *known: Address,
     finds: Sequence[Address] = (),
+    spares: Sequence[Address] | None = None,
     direct_only: bool = False,
 ) -> None:
-    """Run `test` with a keeper that has been started, on virtual time."""
+    """Run `test` with a keeper that has been started, on virtual time. `spares`: what the ways to
+    spare paths find; None: there are none."""
 
     @virtual_time
     async def run() -> None:
-        scene = Scene(address, *known, direct_only=direct_only)
+        ways = [] if spares is None else [SpareWay(spares)]
+        scene = Scene(address, *known, direct_only=direct_only, spare_ways=ways)
         scene.finds.extend(finds)
         scene.keeper.start()
         try:
@@ -163,6 +190,61 @@ def test_a_direct_path_that_works_is_left_alone() -> None:
         assert (scene.asked, scene.searches) == ([], 0)
 
     in_scene(test, LAN, FAR, HOME)
+
+
+def test_a_direct_connection_gets_a_spare_over_a_relay() -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.is_multipath = True
+        began = now()
+        await asyncio.sleep(SPARE_AFTER + 0.1)
+        assert set(scene.asked) == {(began + SPARE_AFTER, HOME)}
+        scene.engine.open = [LAN, HOME]
+        scene.asked.clear()
+        await asyncio.sleep(600)
+        assert scene.asked == []
+        scene.engine.open = [LAN]
+        await asyncio.sleep(CHECK_IDLE + 0.1)
+        assert scene.took() == {HOME}
+        assert scene.searches == 0  # the other ways
+
+    in_scene(test, LAN, FAR, spares=[HOME, FAR])
+
+
+def test_a_spare_that_cannot_be_had_is_looked_for_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SPARE_AGAIN_LIMIT", 2.5 * SPARE_AGAIN)
+
+    async def test(scene: Scene) -> None:
+        scene.engine.is_multipath = True
+        began = now()
+        await asyncio.sleep(600)
+        times = [time - began for time, _ in scene.asked]
+        starts = [b for a, b in zip([-99.0, *times], times, strict=False) if b - a > 5.0]
+        gaps = [round(b - a) for a, b in zip(starts, starts[1:], strict=False)]
+        assert gaps == [SPARE_TIME + SPARE_AGAIN * factor for factor in (1, 2, 2.5, 2.5)]
+        scene.keeper.network_changed()
+        count = len(scene.asked)
+        await asyncio.sleep(SPARE_AFTER + 0.6)
+        assert len(scene.asked) > count
+
+    in_scene(test, LAN, spares=[HOME])
+
+
+@pytest.mark.parametrize(
+    ("at", "is_multipath", "spares"),
+    [(HOME, True, [NEXT]), (LAN, False, [HOME]), (LAN, True, None)],
+    ids=["on a relay", "a peer without paths", "no relay to be had"],
+)
+def test_no_spare_is_looked_for_in_vain(
+    at: Address, is_multipath: bool, spares: Sequence[Address] | None
+) -> None:
+    async def test(scene: Scene) -> None:
+        scene.engine.is_multipath = scene.engine.has_nat_traversal = is_multipath
+        await asyncio.sleep(300)
+        assert scene.asked == []
+
+    in_scene(test, at, HOME, spares=spares)
 
 
 def test_a_path_that_falls_silent_makes_every_address_be_asked_again_and_again() -> None:

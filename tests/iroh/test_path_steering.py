@@ -172,6 +172,17 @@ async def test_a_path_that_failed_is_used_again_after_a_while_without_another_re
 
 
 @virtual_time
+async def test_a_direct_path_that_failed_is_told_and_a_relay_is_not() -> None:
+    failed: list[bool] = []
+    scene = Scene(path(1, FAR, is_data=True), on_direct_failed=lambda: failed.append(True))
+    scene.on_path_failed(RELAY)
+    assert failed == []
+    scene.on_path_failed(FAR)
+    assert failed == [True]
+    scene.steering.stop()
+
+
+@virtual_time
 async def test_a_changed_network_forgives_at_the_next_look() -> None:
     scene = Scene(path(1, FAR, is_data=True))
     scene.on_path_failed(FAR)

@@ -41,7 +41,7 @@ class Scene:
         await connection.handshaken
         await self.server.quic.accept()
         ways = lambda: [GivenAddresses([self.server.socket.address])]  # noqa: E731
-        self.roaming.dialled(connection, [self.server.address], ways)
+        self.roaming.dialled(connection, [self.server.address], ways, ways())
         return connection
 
 
@@ -112,6 +112,43 @@ async def test_direct_only_does_not_wait_for_a_connection_that_ends(
         connection.close(0, "enough")
         with pytest.raises(LinkClosedError, match="enough"):
             await waiting
+
+
+@pytest.mark.parametrize("direct_only", [False, True])
+async def test_a_spare_over_a_relay_is_looked_for_unless_all_is_to_be_direct(
+    direct_only: bool,
+) -> None:
+    async with scene(direct_only=direct_only) as one:
+        await one.dialled()
+        [keeper] = one.roaming._keepers
+        assert bool(keeper._spare_ways) != direct_only
+
+
+async def test_while_the_latest_connection_is_up_and_on_no_relay_we_are_direct(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scene() as one:
+        assert not one.roaming.is_direct
+        connection = await one.dialled()
+        assert one.roaming.is_direct
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "is_relayed", lambda _: True)
+            assert not one.roaming.is_direct
+        connection.close(0, "done")
+        assert not one.roaming.is_direct
+
+
+async def test_what_happens_to_the_data_path_is_told() -> None:
+    told: list[str] = []
+    options = {
+        "on_path": lambda: told.append("another path"),
+        "on_direct_failed": lambda: told.append("failed"),
+    }
+    async with scene(**options) as one:
+        connection = await one.dialled()
+        connection.on_path_failed(one.server.address)
+        one.roaming._keepers[0]._on_path()
+        assert told == ["failed", "another path"]
 
 
 async def test_a_server_found_again_is_handed_out_once() -> None:

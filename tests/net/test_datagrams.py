@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -85,6 +86,19 @@ def test_connecting_takes_the_first_address_with_a_route(peer: socket.socket) ->
     with connect_udp(["::1", "127.0.0.1"], port) as sock:
         assert sock.getpeername()[:2] == ("127.0.0.1", port)  # all loopback: IPv4 first
         assert sock.getblocking() is False
+
+
+def test_our_own_address_can_be_chosen(peer: socket.socket) -> None:
+    with connect_udp(["127.0.0.1"], peer.getsockname()[1], "127.0.0.2") as sock:
+        assert sock.getsockname()[0] == "127.0.0.2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="loopback has another name elsewhere")
+def test_an_address_may_name_its_interface() -> None:
+    with connect_udp(["::1%lo"], 9) as sock:
+        assert sock.getpeername()[:2] == ("::1", 9)
+    with pytest.raises(TargetError, match=r"::1%none7\]:9: no "):
+        connect_udp(["::1%none7"], 9)
 
 
 def test_without_any_route_each_address_is_named() -> None:

@@ -1,6 +1,6 @@
 """Tests of `tunnel_rs.net.gateway`."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,9 @@ from tunnel_rs.net import gateway as module
 from tunnel_rs.net.gateway import (
     address_towards,
     default_gateway,
+    default_gateway6,
     from_proc,
+    from_proc6,
     from_route_get,
     from_route_print,
 )
@@ -53,6 +55,34 @@ def test_linux_tells_the_default_route_with_the_lowest_metric(
     assert from_proc(HEAD + routes) == (IPv4Address(gateway) if gateway else None)
 
 
+NOWHERE, ANY = "0" * 32, f"{'0' * 32} 00"
+NEAR = f"{ANY} {ANY} fe80000000000000000000000000000a 00000400 1 0 00450003    wlan0\n"
+FAR = f"{ANY} {ANY} 20010db8000000000000000000000001 00000064 1 0 00000003     eth0\n"
+REJECTED = f"{ANY} {ANY} {NOWHERE} ffffffff 1 0 00200200       lo\n"
+NET6 = f"20010db8{'0' * 24} 40 {ANY} {NOWHERE} 00000100 1 0 00000001     eth0\n"
+
+
+@pytest.mark.parametrize(
+    ("routes", "gateway"),
+    [
+        (NEAR + FAR, "2001:db8::1"),
+        (REJECTED + NET6 + NEAR, "fe80::a%wlan0"),
+        (REJECTED + NET6, None),
+        ("", None),
+        ("short line\n", None),
+    ],
+)
+def test_linux_tells_that_of_ipv6_with_its_interface_when_it_needs_one(
+    routes: str, gateway: str | None
+) -> None:
+    assert from_proc6(routes) == (IPv6Address(gateway) if gateway else None)
+
+
+async def test_elsewhere_that_of_ipv6_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "platform", "darwin")  # type: ignore[attr-defined]
+    assert await default_gateway6() is None
+
+
 def test_macos_tells_the_gateway_if_it_is_an_address() -> None:
     assert from_route_get(MACOS) == IPv4Address("192.168.1.1")
     assert from_route_get(MACOS.replace("192.168.1.1", "link#4")) is None
@@ -71,7 +101,7 @@ def test_no_text_makes_the_readers_of_commands_fail(text: str) -> None:
 
 
 async def test_without_a_default_route_there_is_no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_read_routes", lambda: HEAD + NET)
+    monkeypatch.setattr(module, "_read_routes", lambda _: HEAD + NET)
     monkeypatch.setattr("sys.platform", "linux")
     assert await default_gateway() is None
 

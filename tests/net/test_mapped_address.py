@@ -1,5 +1,6 @@
 """Tests of `tunnel_rs.net.mapped_address`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,10 +8,11 @@ import pytest
 from tests.support.relay_peers import make_certificate
 from tests.support.sockets import until
 from tests.support.stun_server import binding_answer, stun_server
+from tests.support.virtual_time import virtual_time
 
 from tunnel_rs.errors import TargetError
 from tunnel_rs.net import mapped_address as module
-from tunnel_rs.net.mapped_address import MappedAddress
+from tunnel_rs.net.mapped_address import ASK_AGAIN, ASK_SOON, SOON_FOR, MappedAddress
 from tunnel_rs.net.udp import SockAddr, UdpSocket
 from tunnel_rs.proto.qad import ServerIdentity, Trust
 from tunnel_rs.selfhost.qad import QadListener
@@ -142,6 +144,50 @@ async def test_a_relay_that_goes_away_is_asked_again() -> None:
             one.mapped.ask([where], [])
             await until(lambda: one.mapped._session is not None)
         await until(lambda: one.mapped._session is None)
+
+
+async def test_a_check_asks_anew_but_not_again_and_again() -> None:
+    asked = []
+
+    def outside(request: bytes, source: tuple[str, int]) -> bytes:
+        asked.append(source)
+        return binding_answer(request, "198.51.100.21", len(asked))
+
+    async with stun_server(outside) as (_, where), scene() as one:
+        one.mapped.check()  # nobody has been asked, so nobody is asked again
+        one.mapped.ask([], [HostPort("localhost", where.port)])
+        await until(lambda: len(one.told) == 1)
+        one.mapped.check()
+        await until(lambda: len(one.told) == 2)
+        one.mapped.check()
+        assert not one.mapped._wake.is_set()
+
+
+@virtual_time
+async def test_who_did_not_answer_is_asked_often_at_first_and_then_less_often() -> None:
+    asked: list[float] = []
+    loop = asyncio.get_running_loop()
+    sock = UdpSocket.bind(LOOPBACK)
+
+    async def unknown(host: str) -> list[str]:
+        asked.append(loop.time() - began)
+        raise TargetError(f"{host}: cannot be resolved")
+
+    mapped = MappedAddress(sock, Inner(), lambda: None, trust=Trust(pem=PEM), resolve=unknown)
+    mapped.start()
+    began = loop.time()
+    mapped.ask([HostPort("relay.example", 7842)], [])
+    await asyncio.sleep(300.0)
+    soon = [at for at in asked if at < SOON_FOR]
+    assert soon == pytest.approx([ASK_SOON * n for n in range(30)])
+    late = [at for at in asked if at > SOON_FOR]
+    assert late == pytest.approx([SOON_FOR + ASK_AGAIN * n for n in range(1, 5)])
+    mapped.network_changed()
+    asked.clear()
+    await asyncio.sleep(SOON_FOR - 1.0)
+    assert len(asked) == 30
+    await mapped.close()
+    sock.close()
 
 
 async def test_everything_else_reaches_the_user_of_the_socket() -> None:

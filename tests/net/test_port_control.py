@@ -1,9 +1,10 @@
 """Tests of `tunnel_rs.net.port_control`. A real router is asked in tests/netns."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from tests.support.sockets import UdpTarget, until
@@ -24,6 +25,11 @@ def pcp_router(message: bytes) -> bytes | None:
         return None
     head = bytes((2, 0x81, 0, 0)) + message[4:8] + EPOCH + bytes(12)
     return head + message[24:44] + bytes(10) + b"\xff\xff" + OUTSIDE
+
+
+def pcp_router6(message: bytes) -> bytes:
+    head = bytes((2, 0x81, 0, 0)) + message[4:8] + EPOCH + bytes(12)
+    return head + message[24:44] + IPv6Address("2001:db8::2").packed
 
 
 def nat_pmp_router(message: bytes) -> bytes | None:
@@ -59,6 +65,28 @@ async def test_a_port_is_obtained_renewed_and_released(
         await control.release()
         lifetime = target.received[-1][4:8] if answer is pcp_router else target.received[-1][8:12]
         assert lifetime == bytes(4)
+
+
+async def test_of_ipv6_only_pcp_is_spoken_and_from_the_address_that_it_is_about() -> None:
+    own = IPv6Address("::1")
+    received: list[bytes] = []
+    answers = [pcp_router6, lambda message: bytes((0, 0x81, 0, 1)) + EPOCH]
+
+    def answer() -> None:
+        message, source = sock.recvfrom(2000)
+        received.append(message)
+        sock.sendto(answers.pop(0)(message), source)
+
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        asyncio.get_running_loop().add_reader(sock, answer)
+        control = PortControl(own, 4444, router_port=sock.getsockname()[1], source=own)
+        lease = await control.obtain(4444)
+        assert lease.external == SocketAddr("2001:db8::2", 4444)
+        with pytest.raises(ProtocolError, match="NAT-PMP, not PCP"):
+            await control.obtain(4444)
+        asyncio.get_running_loop().remove_reader(sock)
+    assert [message[8:24] for message in received] == [own.packed] * 2
 
 
 async def test_pcp_is_not_tried_again_with_a_router_that_does_not_know_it() -> None:

@@ -245,14 +245,16 @@ class NatLab:
         """Replace the rules of one router."""
         self._kinds[side] = kind
         number = "AB".index(side) + 1
-        self._in(f"nat{side}", "nft flush ruleset")
         if kind is Nat.OPEN:
+            self._in(f"nat{side}", "nft flush ruleset")
             return
         mapping = "masquerade fully-random" if kind is Nat.SYMMETRIC else "masquerade"
         if kind is Nat.RESTRICTED and side in self._ports:
             mapping = f"meta l4proto {{ tcp, udp }} masquerade to :{self._ports[side]}"
         forward = f'iifname "wan" meta l4proto udp dnat to 10.81.{number}.2'
+        # All at once: a flow that passes between two sets of rules would stay without a mapping.
         rules = f"""
+        flush ruleset
         table ip nat {{
           chain c_pre {{ type nat hook prerouting priority dstnat;
             {forward if kind is Nat.FULL_CONE else ""}

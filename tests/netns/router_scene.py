@@ -2,15 +2,18 @@
 
     python -m tests.netns.router_scene WAY
 
-WAY is `PCP`, `NAT-PMP` or `UPnP`. It prints where it can be reached and what it then gets, a line
-each, and gives the port back when its stdin ends.
+WAY is `PCP`, `NAT-PMP` or `UPnP`, or `IPv6` for a pinhole of the host's address. It prints where it
+can be reached and what it then gets, a line each, and gives the port back when its stdin ends.
 """
 
 import asyncio
 import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from itertools import chain
 
+from tunnel_rs.net.interfaces import local_interfaces
+from tunnel_rs.net.pinholes import Pinholes
 from tunnel_rs.net.port_control import PortControl
 from tunnel_rs.net.router_port import Mapping, RouterPort
 from tunnel_rs.net.upnp import UpnpPort
@@ -41,9 +44,16 @@ def changed(external: SocketAddr | None) -> None:
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(Said, local_addr=("0.0.0.0", 0))
+    is_6 = sys.argv[1] == "IPv6"
+    local = ("::" if is_6 else "0.0.0.0", 0)
+    transport, _ = await loop.create_datagram_endpoint(Said, local_addr=local)
     port = transport.get_extra_info("sockname")[1]
-    router = RouterPort(port, changed, say, ways=ways)
+    router: RouterPort | Pinholes
+    if is_6:
+        own = list(chain.from_iterable(each.ipv6 for each in local_interfaces()))
+        router = Pinholes(port, lambda: own, changed, say)
+    else:
+        router = RouterPort(port, changed, say, ways=ways)
     router.start()
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)

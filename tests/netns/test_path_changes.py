@@ -35,7 +35,7 @@ def test_an_uplink_changes_between_ipv4_and_ipv6(side: str) -> None:
 
 
 def test_udp_is_blocked_on_both_sides_for_a_while(lab: PathLab) -> None:
-    hold(udp_comes_and_goes(lab, "AB", from_start=False))
+    hold(udp_comes_and_goes(lab, "AB", from_start=False, seconds=8.0))
 
 
 def test_the_relay_restarts_beside_a_direct_path(lab: PathLab) -> None:

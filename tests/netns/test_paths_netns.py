@@ -63,6 +63,23 @@ def test_a_forwarded_connection_outlives_the_loss_of_its_path_and_each_change_of
             assert session.direct(RECOVERS_WITHIN) is not None, session.text
 
 
+def test_a_connection_to_a_given_address_falls_back_to_its_spare_over_the_relay(
+    lab: PathLab,
+) -> None:
+    lab.lab.set_nat("A", Nat.RESTRICTED)
+    lab.lab.set_nat("B", Nat.OPEN)
+    given = ("--peer-addr", "198.51.100.22:4433")
+    with lab.session(*given, server_options=("--bind", "0.0.0.0:4433")) as session:
+        assert session.way.startswith("198.51.100.22:4433"), session.text
+        assert session.client.next("paths_seen", 10.0, paths=r"relay.*\(spare\)"), session.text
+        assert session.ways == []
+        lab.lab.set_nat("A", Nat.NO_UDP)
+        assert session.echo_within(5.0) < 1.5, session.text
+        assert "relay" in session.way, session.text
+        lab.lab.set_nat("A", Nat.RESTRICTED)
+        assert session.direct(15.0) is not None, session.text
+
+
 def test_a_client_that_was_stopped_goes_on_within_three_seconds(behind_nats: PathLab) -> None:
     with behind_nats.session() as session:
         assert session.direct(15.0) is not None, session.text

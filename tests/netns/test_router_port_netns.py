@@ -15,6 +15,8 @@ from tests.netns.nat_lab import NatLab, missing
 OUTSIDE = "21.0.0.1"
 """The router's address in the lab's internet; miniupnpd wants one that is not for documentation."""
 
+HOST6 = "2001:db8:1::2"
+
 RULES = """
 table inet filter {
   chain forward { type filter hook forward priority 0; policy drop;
@@ -105,6 +107,33 @@ def test_a_router_leads_strangers_to_us_until_we_leave(lab: NatLab, way: str) ->
     word = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
     word += f"s.sendto(b'hello', ('{ip}', {port}))"
     lab.run("pub", [sys.executable, "-c", word])
+    assert host.stdout.readline() == b"hello\n"
+    assert f"dport {port}" in lab.run("natA", "nft list ruleset")
+    host.stdin.close()
+    assert host.stdout.readline() == b"None\n"
+    assert host.wait(5) == 0
+    host.stdout.close()
+    assert f"dport {port}" not in lab.run("natA", "nft list ruleset")
+
+
+def test_a_router_lets_strangers_in_by_ipv6_until_we_leave(lab: NatLab) -> None:
+    """Its address is of link-local scope, as routers announce themselves."""
+    shown = lab.run("natA", "ip -6 -o addr show dev lan scope link")
+    router = shown.split("inet6 ")[1].partition("/")[0]
+    for command in (
+        f"addr add {HOST6}/64 dev eth0 nodad",
+        f"-6 route add default via {router} dev eth0",
+    ):
+        lab.run("hostA", f"ip {command}")
+    argv = [sys.executable, "-m", "tests.netns.router_scene", "IPv6"]
+    word = "import socket, sys; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); "
+    word += "s.sendto(b'hello', (sys.argv[1], int(sys.argv[2])))"
+    host = lab.start("hostA", argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert host.stdin is not None
+    assert host.stdout is not None
+    ip, _, port = host.stdout.readline().decode().strip().rpartition(":")
+    assert ip == f"[{HOST6}]"
+    lab.run("pub", [sys.executable, "-c", word, HOST6, port])
     assert host.stdout.readline() == b"hello\n"
     assert f"dport {port}" in lab.run("natA", "nft list ruleset")
     host.stdin.close()

@@ -291,6 +291,21 @@ def test_an_idle_connection_ends_when_the_peer_is_gone(make_network: MakeNetwork
     assert client.engine.trains(network.now + 1) == []
 
 
+def test_who_was_stopped_beyond_the_idle_timeout_takes_old_packets_for_no_sign_of_life(
+    make_network: MakeNetwork,
+) -> None:
+    quick = TransportSettings(idle_timeout=30.0)
+    network = make_network(quick, quick)
+    client, server = network.connect()
+    network.settle()
+    server.engine.send_ping(7)
+    [(ping, _, _)] = server.engine.trains(network.now)
+    network.now += 40.0
+    network.inject(CLIENT, bytes(ping))
+    assert client.engine.is_terminated and client.engine.timed_out
+    assert ending(client) == (1, "nothing was heard for the idle timeout")
+
+
 def test_a_peer_that_announces_no_idle_timeout_gets_ours(make_network: MakeNetwork) -> None:
     """RFC 9000 section 18.2: zero is the same as leaving it out. aioquic 1.7.2 takes it for an
     immediate timeout."""

@@ -115,6 +115,24 @@ def test_a_rebound_nat_is_gone_through_again() -> None:
     exchange(network, 20_000)
 
 
+@pytest.mark.parametrize("seconds", [10.0, 30.0, 60.0, 90.0])
+def test_udp_that_was_blocked_for_a_while_is_found_again(seconds: float) -> None:
+    network = joined(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED)
+    network.tell_candidates()
+    assert settle_direct(network, 5.0)
+    client, _ = network.both()
+    direct = network.direct_path()
+    assert direct is not None
+    client.select_path(direct)
+    network.settle()
+    began, network.direct.cut = network.now, True
+    exchange(network, 20_000)
+    assert network.direct_path() is None
+    network.run(began + seconds - network.now)
+    network.direct.cut = False
+    assert settle_direct(network, 11.0)
+
+
 def test_without_the_extension_nothing_is_probed() -> None:
     network = joined(client_traversal=None)
     client, server = network.both()

@@ -11,6 +11,8 @@ from tunnel_rs.errors import ProtocolError
 from tunnel_rs.proto.nat_traversal import (
     CHANGE_GAP,
     CHECK_EVERY,
+    EAGER_EVERY,
+    EAGER_TIME,
     MAX_CANDIDATES,
     PROBE_BURST,
     PROBES_PER_SECOND,
@@ -282,13 +284,42 @@ def test_a_mapped_address_found_later_begins_a_new_round() -> None:
     assert rounds.frames(CHANGE_GAP) == [ReachOut(2, LAN), ReachOut(2, MAPPED)]
 
 
-def test_without_a_direct_path_a_round_begins_every_minute() -> None:
+def begun(rounds: ClientRounds, until: float, now: float = 0.0) -> list[float]:
+    """When rounds begin, driven by the timer alone."""
+    times = list[float]()
+    while (at := rounds.get_timer()) is not None and at <= until:
+        now = max(now, at)
+        if rounds.frames(now):
+            times.append(now)
+        rounds.probes(now)
+    return times
+
+
+def test_without_a_direct_path_rounds_begin_often_at_first_and_then_every_minute() -> None:
     rounds = client()
     rounds.set_own([LAN], 0.0)
     rounds.frames(0.0)
-    assert rounds.get_timer() == pytest.approx(CHECK_EVERY)
-    assert rounds.frames(CHECK_EVERY - 1) == []
-    assert rounds.frames(CHECK_EVERY) == [ReachOut(2, LAN)]
+    times = begun(rounds, EAGER_TIME + 3 * CHECK_EVERY)
+    eager = [at for at in times if at <= EAGER_TIME]
+    assert eager == pytest.approx([EAGER_EVERY * n for n in range(1, 16)])
+    later = [at for at in times if at > EAGER_TIME]
+    assert later == pytest.approx([EAGER_TIME + CHECK_EVERY * n for n in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("what", ["a candidate", "the network", "the loss of the path"])
+def test_what_has_changed_makes_rounds_begin_often_again(what: str) -> None:
+    rounds = client()
+    rounds.set_own([LAN], 0.0)
+    rounds.frames(0.0)
+    begun(rounds, 1000.0)
+    if what == "a candidate":
+        rounds.set_own([LAN, MAPPED], 1000.0)
+    elif what == "the network":
+        rounds.network_changed(1000.0)
+    else:
+        rounds.direct_path(0.002, 900.0)
+        rounds.direct_path(None, 1000.0)
+    assert len(begun(rounds, 1000.0 + EAGER_TIME, now=1000.0)) >= EAGER_TIME / EAGER_EVERY
 
 
 def test_a_slow_direct_path_is_improved_upon_and_a_fast_one_is_kept() -> None:
@@ -309,7 +340,7 @@ def test_the_loss_of_the_direct_path_begins_a_round_soon() -> None:
     rounds.direct_path(None, 2.0)
     assert rounds.get_timer() == pytest.approx(QUIET_GAP)
     assert rounds.frames(QUIET_GAP) == [ReachOut(2, LAN)]
-    assert rounds.get_timer() == pytest.approx(QUIET_GAP + CHECK_EVERY)
+    assert rounds.get_timer() == pytest.approx(QUIET_GAP + EAGER_EVERY)
 
 
 def test_a_changed_network_begins_a_round_at_once() -> None:

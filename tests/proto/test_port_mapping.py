@@ -1,6 +1,6 @@
 """Tests of `tunnel_rs.proto.port_mapping`."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given
@@ -56,6 +56,19 @@ def test_a_grant_is_read() -> None:
     assert decode_pcp(PCP_ANSWER, REQUEST) == LEASE
     assert decode_nat_pmp(PMP_ANSWER, REQUEST, OUTSIDE) == LEASE
     assert decode_address(PMP_ADDRESS) == OUTSIDE
+
+
+def test_of_ipv6_a_pinhole_is_asked_for_and_read() -> None:
+    own = SocketAddr("2001:db8:1::2", 4444)
+    packed = IPv6Address(own.ip).packed.hex()
+    request = MappingRequest(own, NONCE)
+    asked = f"02010000 00001c20 {packed} {NONCE.hex()} 11000000 115c 0000 {'00' * 16}"
+    assert request.pcp() == bytes.fromhex(asked)
+    head = f"02810000 00000e10 00000064 {'00' * 12} {NONCE.hex()} 11000000 115c 115c"
+    assert decode_pcp(bytes.fromhex(f"{head} {packed}"), request) == Lease(own, 3600, 100)
+    for useless in (f"{V4_MAPPED} c6336415", f"fe80{'00' * 14}", "00" * 16):
+        with pytest.raises(ProtocolError, match="not one of the internet"):
+            decode_pcp(bytes.fromhex(f"{head} {useless}"), request)
 
 
 def test_a_mapping_is_taken_back_with_a_lifetime_of_nothing() -> None:
@@ -130,10 +143,17 @@ def test_a_port_behind_another_nat_is_of_no_use() -> None:
         ("127.0.0.1", False),
         ("224.0.0.1", False),
         ("0.0.0.0", False),
+        ("2001:db8::1", True),
+        ("3fff::1", True),
+        ("fe80::1", False),
+        ("fd00::1", False),
+        ("ff0e::1", False),
+        ("::1", False),
+        ("::ffff:8.8.8.8", False),
     ],
 )
 def test_private_addresses_do_not_lead_outside(ip: str, outside: bool) -> None:
-    assert leads_outside(IPv4Address(ip)) is outside
+    assert leads_outside(ip_address(ip)) is outside
 
 
 @given(st.binary(max_size=80) | st.sampled_from([PCP_ANSWER, PMP_ANSWER, PMP_ADDRESS]), st.data())

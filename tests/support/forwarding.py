@@ -153,7 +153,7 @@ class ClientBench:
         self.client = ForwardClient(
             settings, self._connect, self.reports.append, random=lambda: 0.0, stdio=stdio
         )
-        self.client._uplink._backoff = Backoff(first=0.01, random=lambda: 0.0)
+        self.client._uplink._retries._eager = Backoff(first=0.01, random=lambda: 0.0)
         self.running = asyncio.create_task(self.client.run())
 
     async def _connect(self) -> MemoryLink:

@@ -137,7 +137,7 @@ class Met:
                 await asyncio.sleep(0.005)
 
     async def has_both_ways(self) -> None:
-        """An iroh that dials opens the relay too; we wait until it is needed, but may be asked."""
+        """Who dials opens the relay too: iroh at once, we a second later, or when asked."""
         if self.engine.is_client and self.path(RELAY) is None:
             assert self.probe(self.relay)
         await self.until(lambda: self.path(RELAY) and self.path(DIRECT))

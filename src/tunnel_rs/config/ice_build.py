@@ -109,6 +109,7 @@ def build_client(values: Values) -> IceClientConfig:
         socks5=socks5,
         # People carry the blocks of manual mode: they have to start again by themselves.
         reconnect=mode is Mode.NOSTR and values.get(shared.RECONNECT) and not stdio,
+        eager=False,  # each attempt is an event that Nostr relays pass on
         connect_timeout=patience + session.connect_timeout + _SIGNALLING_GRACE,
         pending_timeout=max(30.0, patience) if mode is Mode.MANUAL or stdio else 30.0,
         udp_idle_timeout=values.get(shared.UDP_IDLE_TIMEOUT),

@@ -50,6 +50,10 @@ class ClientSettings:
     socks5: HostPort | None = None
     stdio: SourceUrl | None = None
     reconnect: bool = True
+    eager: bool = True
+    """Whether a server that is away may be tried every few seconds: an attempt bothers nobody
+    else."""
+
     connect_timeout: float = 10.0
     """Seconds one attempt to reach the server may take."""
 

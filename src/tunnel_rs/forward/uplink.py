@@ -20,13 +20,13 @@ from tunnel_rs.forward.dialogue import AUTH_FAILED, DONE, Dialogue
 from tunnel_rs.forward.plain import PlainStreams
 from tunnel_rs.forward.settings import ClientSettings
 from tunnel_rs.net.link import Link
-from tunnel_rs.proto.backoff import Backoff
 from tunnel_rs.proto.messages import (
     AuthRequest,
     SourceRequest,
     decode_auth_response,
     decode_source_response,
 )
+from tunnel_rs.proto.retries import Retries
 from tunnel_rs.reports import Reporter, TunnelLost, TunnelUp
 from tunnel_rs.values import Protocol, Secret, SourceUrl
 
@@ -104,7 +104,7 @@ class Uplink:
         self._connect = connect
         self._settle = settle
         self._report = report
-        self._backoff = Backoff(random=random)
+        self._retries = Retries(random=random, eager=settings.eager)
         self._link: Link | None = None
         self._plain: PlainStreams | None = None
         self._up_since = 0.0
@@ -116,13 +116,22 @@ class Uplink:
         """Connect, and reconnect whenever the link is lost. Ends only by raising: a final error
         (token refused, another peer answered, or the first loss when not to reconnect)."""
         while True:
-            error = await self._one_link()
-            final = not error.transient or not self._settings.reconnect
-            delay = None if final else self._backoff.next_delay()
-            self._report(TunnelLost(str(error), delay))
-            if delay is None:
+            was_up, error = await self._one_link()
+            if not error.transient or not self._settings.reconnect:
+                self._report(TunnelLost(str(error), None))
                 raise error
-            await self._pause(delay)
+            await self._pause(self._delay(error, was_up))
+
+    def _delay(self, error: TunnelError, was_up: bool) -> float:
+        """Seconds until the next attempt. People are told, unless they know."""
+        retries, now = self._retries, asyncio.get_running_loop().time()
+        if isinstance(error, LinkClosedError) and error.by_peer and not was_up:
+            delay = retries.refused()
+        else:
+            delay = retries.missed(now, wanted=self._waiting > 0)
+        if retries.is_news(str(error), now):
+            self._report(TunnelLost(str(error), delay))
+        return delay
 
     def retry_now(self) -> None:
         """Something has changed: dial without waiting for the next turn."""
@@ -163,15 +172,15 @@ class Uplink:
         """Seconds since the last link came up."""
         return asyncio.get_running_loop().time() - self._up_since
 
-    async def _one_link(self) -> TunnelError:
-        """Why there is no link (any more), after the attempt to have one."""
+    async def _one_link(self) -> tuple[bool, TunnelError]:
+        """Whether there was a link, and why there is none (any more)."""
         try:
             link = await self._establish()
         except TunnelError as error:
-            return error
+            return False, error
         except OSError as error:
-            return UnreachableError(f"cannot connect: {error.strerror or error}")
-        self._backoff.reset()
+            return False, UnreachableError(f"cannot connect: {error.strerror or error}")
+        self._retries.up()
         self._up_since = asyncio.get_running_loop().time()
         fixed = link.fixed_source
         self._plain = None if fixed is None else PlainStreams(link, fixed)
@@ -184,8 +193,8 @@ class Uplink:
             self._link = None
             link.close(DONE, "done")
         if isinstance(ended, LinkClosedError):
-            return _verdict(ended, was_in=True)
-        return ended if isinstance(ended, TunnelError) else UnreachableError(str(ended))
+            return True, _verdict(ended, was_in=True)
+        return True, ended if isinstance(ended, TunnelError) else UnreachableError(str(ended))
 
     async def _establish(self) -> Link:
         loop = asyncio.get_running_loop()
@@ -215,6 +224,8 @@ class Uplink:
         if self._waiting >= self._settings.max_flows:
             raise UnreachableError("the tunnel is down, and too many connections wait for it")
         self._waiting += 1
+        if self._retries.hurries:
+            self.retry_now()
         limit = self._settings.pending_timeout
         try:
             async with asyncio.timeout(limit):

@@ -6,12 +6,14 @@ network has no need to.
 """
 
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from functools import partial
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from tunnel_rs.iroh.settings import EndpointSettings
 from tunnel_rs.net.interfaces import Interface, local_interfaces, reachable_addresses
 from tunnel_rs.net.mapped_address import MappedAddress
+from tunnel_rs.net.pinholes import Pinholes
 from tunnel_rs.net.qad import system_trust
 from tunnel_rs.net.resolver import Resolve, SystemResolver
 from tunnel_rs.net.router_port import RouterPort
@@ -35,6 +37,7 @@ class Candidates:
         scan: Callable[[], Sequence[Interface]] = local_interfaces,
         resolve: Resolve | None = None,
         make_router_port: Callable[..., RouterPort] = RouterPort,
+        make_pinholes: Callable[..., Pinholes] = Pinholes,
     ) -> None:
         """`sink` gets what the sockets receive for it. `on_change` is called when `addresses` has
         changed. Raises ConfigError for a CA file that is none."""
@@ -44,7 +47,9 @@ class Candidates:
         self._on_change = on_change
         self._scan = scan
         self._make_router_port = make_router_port
+        self._make_pinholes = make_pinholes
         self._router: RouterPort | None = None
+        self._pinholes: Pinholes | None = None
         trust, resolve = system_trust(settings.relay_ca_file), resolve or SystemResolver()
         self._mapped = [
             MappedAddress(each, sink, self._changed, trust=trust, resolve=resolve)
@@ -71,8 +76,11 @@ class Candidates:
         ]
         for mapped in self._mapped:
             mapped.ask(servers, self._settings.stun_servers)
-        if self._router is None and self._settings.port_mapping:
-            self._start_router()
+        if self._settings.port_mapping:
+            if self._router is None:
+                self._start_router()
+            if self._pinholes is None:
+                self._start_pinholes()
 
     def network_changed(self) -> None:
         """Look at everything again."""
@@ -82,14 +90,21 @@ class Candidates:
             self._interfaces = ()
         for mapped in self._mapped:
             mapped.network_changed()
-        if self._router is not None:
-            self._router.network_changed()
+        for router in (self._router, self._pinholes):
+            if router is not None:
+                router.network_changed()
         self._changed()
+
+    def check(self) -> None:
+        """A direct path has failed: see whether we still look from outside as we did."""
+        for mapped in self._mapped:
+            mapped.check()
 
     async def close(self) -> None:
         """Give the router its port back and stop asking; the sockets are their owner's."""
-        if self._router is not None:
-            await self._router.close()
+        for router in (self._router, self._pinholes):
+            if router is not None:
+                await router.close()
         for mapped in self._mapped:
             await mapped.close()
 
@@ -107,7 +122,7 @@ class Candidates:
         found = [mapped.address for mapped in self._mapped if mapped.address is not None]
         if self._router is not None and self._router.external is not None:
             found.append(self._router.external)
-        return found
+        return found + (self._pinholes.external if self._pinholes is not None else [])
 
     def _changed(self) -> None:
         addresses = tuple(dict.fromkeys([*self._local(), *self._outside()]))
@@ -116,7 +131,7 @@ class Candidates:
             self._on_change()
 
     def _start_router(self) -> None:
-        """Routers do this for IPv4; with IPv6 there is no port to be mapped."""
+        """A port, for IPv4."""
         for each in self._sockets:
             ip = ip_address(each.address.ip)
             if ip.version == 4 and not ip.is_loopback:
@@ -125,6 +140,23 @@ class Candidates:
                 )
                 self._router.start()
                 return
+
+    def _start_pinholes(self) -> None:
+        """Of IPv6 no port is mapped, but a firewall may be in the way."""
+        for each in self._sockets:
+            bound = ip_address(each.address.ip)
+            if bound.version == 6 and not bound.is_loopback:
+                self._pinholes = self._make_pinholes(
+                    each.address.port,
+                    partial(self._own_ipv6, each.address),
+                    self._router_changed,
+                    self._router_problem,
+                )
+                self._pinholes.start()
+                return
+
+    def _own_ipv6(self, bound: SocketAddr) -> list[IPv6Address]:
+        return [IPv6Address(each.ip) for each in reachable_addresses([bound], self._interfaces)]
 
     def _router_changed(self, external: SocketAddr | None) -> None:
         if external is not None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from tunnel_rs.errors import LinkClosedError, LocalError, UnreachableError
 from tunnel_rs.iroh.announce import Announcement
 from tunnel_rs.iroh.candidates import Candidates
-from tunnel_rs.iroh.dial import Dialler, dialling
+from tunnel_rs.iroh.dial import MAX_CANDIDATES, Dialler, dialling
 from tunnel_rs.iroh.lan import LanDiscovery
 from tunnel_rs.iroh.pkarr_client import PkarrClient
 from tunnel_rs.iroh.relays import EndpointRelays
@@ -24,7 +24,7 @@ from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.udp import UdpSocket
 from tunnel_rs.proto.engine import Address
 from tunnel_rs.proto.raw_keys import Identity
-from tunnel_rs.reports import Notice, Reporter
+from tunnel_rs.reports import Notice, Report, Reporter, Trying
 from tunnel_rs.values import EndpointId, Secret, SocketAddr
 
 SILENCE = 10.0
@@ -59,9 +59,13 @@ class Endpoint:
             self._tasks,
             direct_only=settings.direct_only,
             on_found_again=lambda: self.on_change(),
+            on_direct_failed=self._direct_failed,
+            on_path=self._ask_outside,
         )
         self._open = AsyncExitStack()
         self._closed = False
+        self._tried: set[str] = set()
+        """Ways that people know of, since there was no connection."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a relay lets us in or the network has changed: what could not be reached may
         be reachable now."""
@@ -152,10 +156,20 @@ class Endpoint:
             self._quic.set_candidates(self._candidates.to_punch)
             self._announce()
 
+    def _direct_failed(self) -> None:
+        if self._candidates is not None:
+            self._candidates.check()
+
     def _relay_up(self) -> None:
-        if self._candidates is not None and self._relays is not None:
-            self._candidates.ask(self._relays.connected)
+        self._ask_outside()
         self.on_change()
+
+    def _ask_outside(self) -> None:
+        """Who reaches its server directly has a relay as a spare, and no need of more addresses."""
+        if self._candidates is None or self._relays is None or self._roaming.is_direct:
+            return
+        if self._relays.connected:
+            self._candidates.ask(self._relays.connected)
 
     def _network_changed(self) -> None:
         self._report(Notice("debug", "the network has changed, or this machine has slept"))
@@ -234,12 +248,22 @@ class Endpoint:
         if connection is None:
             settings = dialling(self._settings.transport, SILENCE)
             ways = self._ways_to_peers()
-            dialler = Dialler(self._quic, peer, ways, settings, self._report)
+            dialler = Dialler(self._quic, peer, ways, settings, self._tell)
             connection = await dialler.run(timeout)
             known = dialler.names
+            self._tried.clear()
         connection.engine.set_given(self._settings.peer_addrs)
-        self._roaming.dialled(connection, known, self._ways_to_peers)
+        self._roaming.dialled(connection, known, self._ways_to_peers, self._ways_to_relays())
         return connection
+
+    def _tell(self, report: Report) -> None:
+        """A way that is tried again and again is news once."""
+        if isinstance(report, Trying):
+            if report.way in self._tried:
+                return
+            if len(self._tried) < MAX_CANDIDATES:
+                self._tried.add(report.way)
+        self._report(report)
 
     async def settle(self, *, timeout: float) -> None:
         """To be awaited once the server has let us in, before anything is forwarded: with
@@ -254,14 +278,29 @@ class Endpoint:
             ways.append(GivenAddresses(settings.peer_addrs))
         if self._lan is not None:
             ways.append(Lan(self._lan))
-        if self._resolver is not None:
-            asked, relays = settings.discovery.asked, self._relays is not None
-            ways.append(Discovery(asked, self._resolver, self._tasks, relays=relays))
+        ways += self._discovery()
         if settings.relays:
             waits = settings.public_relays and self._resolver is not None
-            urls = [relay.text for relay in settings.relays]
-            ways.append(Relays(urls, HEAD_START if waits else 0.0))
+            ways.append(Relays(self._relay_urls, HEAD_START if waits else 0.0))
         return ways
+
+    def _ways_to_relays(self) -> list[Way]:
+        """Which relays a server is at, by its own word or the user's. Public ones are not asked for
+        it one by one, where a relay is only a spare."""
+        if self._relays is None:
+            return []
+        public = self._settings.public_relays
+        return [*self._discovery(), *([] if public else [Relays(self._relay_urls)])]
+
+    def _discovery(self) -> list[Way]:
+        if self._resolver is None:
+            return []
+        asked, relays = self._settings.discovery.asked, self._relays is not None
+        return [Discovery(asked, self._resolver, self._tasks, relays=relays)]
+
+    @property
+    def _relay_urls(self) -> list[str]:
+        return [relay.text for relay in self._settings.relays]
 
     async def accept(self) -> QuicConnection:
         """Next client whose handshake is complete; it is not authenticated yet. Raises

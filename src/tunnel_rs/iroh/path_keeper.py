@@ -3,6 +3,7 @@
 A connection that was made over a relay moves to a direct path when one is found; one whose path
 has fallen silent moves to any address where the server still answers: another relay after the
 server has gone there, an address of the LAN. The move itself is QUIC's (`proto.path_moves`).
+One that began directly gets a path over a relay as a spare, for the time when the direct one dies.
 """
 
 import asyncio
@@ -42,6 +43,14 @@ SETTLED = 15.0
 UPGRADE_TIME, UPGRADE_EVERY = 10.0, 60.0
 """While on a relay, a direct path is looked for during the first seconds of each such time."""
 
+SPARE_AFTER, SPARE_TIME = 1.0, 10.0
+"""Seconds that a connection has been direct before a spare over a relay is looked for, and for
+which that is done at a time. What is over sooner bothers no relay."""
+
+SPARE_AGAIN, SPARE_AGAIN_LIMIT = 60.0, 600.0
+"""Seconds until it is looked for again after it was in vain, doubling from the first to the limit:
+the server may not be at any relay that we know."""
+
 MAX_KNOWN = 64
 """Addresses remembered; hints from the network beyond that are ignored."""
 
@@ -59,16 +68,18 @@ class PathKeeper:
         known: Iterable[Address],
         redial: Redial,
         *,
+        spare_ways: Sequence[Way] = (),
         direct_only: bool = False,
         on_path: Callable[[], None] = lambda: None,
     ) -> None:
         """`known`: addresses found while dialling. `redial` is started while the server has been
-        silent for long. With `direct_only` no relay is gone to. `on_path` is called when the
-        connection has moved."""
+        silent for long. `spare_ways`: find the relays that a spare path may take. With
+        `direct_only` no relay is gone to. `on_path` is called when the connection has moved."""
         self._quic = quic
         self._connection = connection
         self._peer = peer
         self._ways = ways
+        self._spare_ways = spare_ways
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._known = dict.fromkeys(known)
@@ -79,6 +90,9 @@ class PathKeeper:
         self._wanted: Callable[[Address], bool] | None = None
         self._asked_at = self._searched_at = float("-inf")
         self._upgrade_from = self._loop.time()
+        self._spare_at = self._loop.time() + SPARE_AFTER
+        self._spare_gap = SPARE_AGAIN
+        self._has_spare = False
         self._address = connection.engine.address
         self._timer: asyncio.TimerHandle | None = None
         self._is_attentive = True
@@ -118,17 +132,26 @@ class PathKeeper:
             self._search(self._fallback, now)
         elif self._is_time_to_upgrade(now):
             self._search(_is_direct, now)
+        elif self._is_time_for_spare(now):
+            self._search(is_relayed, now)
         else:
             self._end_search()
-        attentive = silence > 0 or self._needs_looks(now)
-        self._timer = self._loop.call_later(CHECK_EVERY if attentive else CHECK_IDLE, self._check)
-        self._is_attentive = attentive
+        self._is_attentive = silence > 0 or self._needs_looks(now)
+        delay = CHECK_EVERY if self._is_attentive else self._idle_time(now)
+        self._timer = self._loop.call_later(delay, self._check)
 
     def _needs_looks(self, now: float) -> bool:
         engine = self._connection.engine
         seeks = self._wanted is not None or engine.path_is_down
         could_upgrade = is_relayed(self._address) and not engine.has_nat_traversal
         return seeks or could_upgrade or now - self._upgrade_from < SETTLED
+
+    def _idle_time(self, now: float) -> float:
+        """Seconds until something may have to be done, as long as nobody calls."""
+        seeks_spare = self._wants_spare and not self._has_spare
+        return (
+            min(CHECK_IDLE, max(CHECK_EVERY, self._spare_at - now)) if seeks_spare else CHECK_IDLE
+        )
 
     def wake(self) -> None:
         """Look now, unless that is done every now and then anyway."""
@@ -140,6 +163,7 @@ class PathKeeper:
         """What was asked in vain may answer now: begin to look anew, if there is a need to."""
         self._asked_at = self._searched_at = float("-inf")
         self._upgrade_from = self._loop.time()
+        self._spare_at, self._spare_gap = self._loop.time() + SPARE_AFTER, SPARE_AGAIN
         self.wake()
 
     def _moved(self, now: float) -> None:
@@ -159,6 +183,24 @@ class PathKeeper:
             return False
         return (now - self._upgrade_from) % UPGRADE_EVERY < UPGRADE_TIME
 
+    @property
+    def _wants_spare(self) -> bool:
+        is_direct = not is_relayed(self._address)
+        return bool(self._spare_ways) and is_direct and self._connection.engine.is_multipath
+
+    def _is_time_for_spare(self, now: float) -> bool:
+        if not self._wants_spare:
+            return False
+        paths = self._connection.engine.paths(now)
+        self._has_spare = any(path.is_validated and is_relayed(path.address) for path in paths)
+        if self._has_spare:
+            self._spare_at, self._spare_gap = now + SPARE_AFTER, SPARE_AGAIN
+            return False
+        if now >= self._spare_at + SPARE_TIME:
+            self._spare_at = now + self._spare_gap
+            self._spare_gap = min(2 * self._spare_gap, SPARE_AGAIN_LIMIT)
+        return now >= self._spare_at
+
     # A search under way
 
     def _search(self, wanted: Callable[[Address], bool], now: float) -> None:
@@ -168,7 +210,8 @@ class PathKeeper:
         if now - self._searched_at >= (LOOK_UP_AGAIN if wanted is self._fallback else UPGRADE_TIME):
             self._searched_at = now
             self._cancel_ways()
-            self._cancels = [way.find(self._peer, self._found) for way in self._ways]
+            ways = self._spare_ways if wanted is is_relayed else self._ways
+            self._cancels = [way.find(self._peer, self._found) for way in ways]
         if now - self._asked_at >= ASK_AGAIN:
             self._ask_all(now)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.proto.engine import Address
-from tunnel_rs.proto.path_choice import PathChoice, way_name
+from tunnel_rs.proto.path_choice import PathChoice, is_relayed, way_name
 from tunnel_rs.proto.path_state import PathState
 from tunnel_rs.reports import PathChanged, PathSeen, PathsSeen, Reporter
 from tunnel_rs.values import EndpointId
@@ -28,13 +28,16 @@ class PathSteering:
         peer: EndpointId | None = None,
         direct_only: bool = False,
         on_path: Callable[[], None] = lambda: None,
+        on_direct_failed: Callable[[], None] = lambda: None,
     ) -> None:
         """`peer`: named in reports; a client has one server, and no need to. `direct_only`: see
-        `PathChoice`. `on_path` is called when data goes another way than before."""
+        `PathChoice`. `on_path` is called when data goes another way than before,
+        `on_direct_failed` when a direct path was given up as nothing passed."""
         self._connection = connection
         self._report = report
         self._peer = peer
         self._on_path = on_path
+        self._on_direct_failed = on_direct_failed
         self._loop = asyncio.get_running_loop()
         is_client = connection.engine.is_client
         self._choice = PathChoice(is_client=is_client, direct_only=direct_only)
@@ -63,6 +66,8 @@ class PathSteering:
 
     def _failed(self, address: Address) -> None:
         self._choice.failed(address, self._loop.time())
+        if not is_relayed(address):
+            self._on_direct_failed()
 
     def _steer(self) -> None:
         engine, now = self._connection.engine, self._loop.time()

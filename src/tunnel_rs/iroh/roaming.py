@@ -34,15 +34,21 @@ class Roaming:
         *,
         direct_only: bool = False,
         on_found_again: Callable[[], None] = lambda: None,
+        on_direct_failed: Callable[[], None] = lambda: None,
+        on_path: Callable[[], None] = lambda: None,
     ) -> None:
         """`settings`: for dialling a peer again. `on_found_again` is called when a peer that had
-        lost our connection has been dialled again: `take` has the new one."""
+        lost our connection has been dialled again: `take` has the new one. `on_direct_failed` is
+        called when a direct path of any connection was given up as nothing passed, `on_path` when
+        data of one that we dialled goes another way than before."""
         self._quic = quic
         self._settings = settings
         self._report = report
         self._tasks = tasks
         self._direct_only = direct_only
         self._on_found_again = on_found_again
+        self._on_direct_failed = on_direct_failed
+        self._on_path = on_path
         self._steered: dict[QuicConnection, PathSteering] = {}
         self._keepers: list[PathKeeper] = []
         self._again: dict[EndpointId, QuicConnection] = {}
@@ -61,11 +67,17 @@ class Roaming:
         connection: QuicConnection,
         known: Iterable[Address],
         make_ways: Callable[[], Sequence[Way]],
+        spare_ways: Sequence[Way] = (),
     ) -> None:
-        """Look after a new connection to a server."""
+        """Look after a new connection to a server. `spare_ways`: see `PathKeeper`."""
         peer = connection.peer
         connection.engine.tolerate_silence()
         moved = asyncio.Event()
+
+        def on_path() -> None:
+            moved.set()
+            self._on_path()
+
         redial = Redial(
             self._quic, connection, peer, make_ways, self._settings, self._tasks, self._lost
         )
@@ -77,19 +89,26 @@ class Roaming:
             self._report,
             known,
             redial,
+            spare_ways=() if self._direct_only else spare_ways,
             direct_only=self._direct_only,
-            on_path=moved.set,
+            on_path=on_path,
         )
         self._keepers = [keeper for keeper in self._keepers if keeper.is_running]
         self._keepers.append(keeper)
 
-        def on_path() -> None:
-            moved.set()
+        def steered() -> None:
+            on_path()
             keeper.wake()
 
-        self._steer(connection, None, on_path)
+        self._steer(connection, None, steered)
         keeper.start()
         self._latest, self._moved = connection, moved
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the connection dialled last is up, and data does not go over a relay."""
+        engine = self._latest.engine if self._latest is not None else None
+        return engine is not None and not engine.is_closing and not is_relayed(engine.address)
 
     def accepted(self, connection: QuicConnection) -> None:
         """Look after a connection that a peer has made to us."""
@@ -129,6 +148,7 @@ class Roaming:
                 peer=peer,
                 direct_only=self._direct_only,
                 on_path=on_path,
+                on_direct_failed=self._on_direct_failed,
             )
             steering.start()
 

@@ -64,18 +64,29 @@ class DatagramSocket:
             self._on_batch(batch)
 
 
-def connect_udp(ips: Sequence[str], port: int) -> socket.socket:
+def connect_udp(ips: Sequence[str], port: int, source: str | None = None) -> socket.socket:
     """A non-blocking UDP socket connected to the first of `ips` (all allowed by policy) that this
-    machine has a route to. Raises TargetError naming each address and why it does not work."""
+    machine has a route to, from our address `source`, if that matters. Raises TargetError naming
+    each address and why it does not work."""
     failures: list[str] = []
     for ip in order(ips):
         sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
         try:
-            sock.connect((ip, port))
+            if source is not None:
+                sock.bind((source, 0))
+            sock.connect(_where(ip, port))
         except OSError as error:
             sock.close()
             failures.append(f"{SocketAddr(ip, port)}: {(error.strerror or str(error)).lower()}")
         else:
             return sock
     raise TargetError(f"cannot send: {'; '.join(failures) or 'no address to try'}")
+
+
+def _where(ip: str, port: int) -> Address:
+    """With the interface's number where `ip` names one; `connect` does not look for it."""
+    if "%" not in ip:
+        return ip, port
+    ip, _, interface = ip.partition("%")
+    return ip, port, 0, socket.if_nametoindex(interface)

@@ -1,30 +1,36 @@
-"""The router that leads from this machine to the internet, for IPv4."""
+"""The router that leads from this machine to the internet."""
 
 import socket
 import sys
 from collections.abc import Callable
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 
 from tunnel_rs.errors import LocalError
 from tunnel_rs.net import commands
 
-_ROUTES = Path("/proc/net/route")
+_ROUTES, _ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
 _RTF_UP, _RTF_GATEWAY = 0x1, 0x2
 _MAX_ROUTES = 65_536
 """Characters read of the routing table."""
 
 
 async def default_gateway() -> IPv4Address | None:
-    """The router of the default route; None when there is none or it cannot be found out."""
+    """The router of IPv4's default route; None when there is none or it cannot be found out."""
     if (command := _COMMANDS.get(sys.platform)) is not None:
         return await _ask(*command)
-    return from_proc(_read_routes())
+    return from_proc(_read_routes(_ROUTES))
 
 
-def _read_routes() -> str:
+async def default_gateway6() -> IPv6Address | None:
+    """The router of IPv6's default route, with the interface as its scope when it is of link-local
+    scope. None when there is none or it cannot be found out; so far it can on Linux alone."""
+    return from_proc6(_read_routes(_ROUTES6)) if sys.platform == "linux" else None
+
+
+def _read_routes(path: Path) -> str:
     try:
-        with _ROUTES.open() as file:
+        with path.open() as file:
             return file.read(_MAX_ROUTES)
     except OSError:
         return ""
@@ -51,6 +57,22 @@ def from_proc(text: str) -> IPv4Address | None:
             packed = int(fields[2], 16).to_bytes(4, sys.byteorder)
             found.append((int(fields[6]), IPv4Address(packed)))
     return min(found)[1] if found else None
+
+
+def from_proc6(text: str) -> IPv6Address | None:
+    """Out of Linux's /proc/net/ipv6_route: the default route with the lowest metric."""
+    found: list[tuple[int, IPv6Address]] = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) != 10 or fields[0] != "0" * 32 or fields[1] != "00":
+            continue
+        flags = int(fields[8], 16)
+        if flags & _RTF_UP and flags & _RTF_GATEWAY:
+            router = IPv6Address(bytes.fromhex(fields[4]))
+            if router.is_link_local:
+                router = IPv6Address(f"{router}%{fields[9]}")
+            found.append((int(fields[5], 16), router))
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def from_route_get(text: str) -> IPv4Address | None:

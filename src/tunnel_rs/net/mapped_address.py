@@ -23,8 +23,14 @@ ANSWER_TIMEOUT = 2.5
 STUN_AGAIN = 25.0
 """Seconds between questions to a STUN server; NATs forget silent mappings after 30 and more."""
 
-ASK_AGAIN = 25.0
-"""Seconds until all are asked again when nobody has answered: UDP may be let through by now."""
+ASK_SOON, SOON_FOR = 5.0, 150.0
+"""Seconds until all are asked again when nobody has answered, during the first while after somebody
+did, or after the network changed: UDP may be let through by now."""
+
+ASK_AGAIN = 35.0
+"""Seconds until then after that. Longer than NATs remember what was not answered (30): a flow that
+began while a router's rules were exchanged has no mapping, and gets none for as long as it lasts.
+"""
 
 MAX_SERVERS = 4
 """Asked of each kind."""
@@ -56,6 +62,8 @@ class MappedAddress:
         self._servers: tuple[HostPort, ...] = ()
         self._session: QadSession | None = None
         self._asked: HostPort | None = None
+        self._loop = asyncio.get_running_loop()
+        self._soon_until = self._checked_at = float("-inf")
         self.address: SocketAddr | None = None
         """How the socket looks from outside; None while that is not known."""
 
@@ -71,14 +79,24 @@ class MappedAddress:
         keeps = self._session is not None and self._asked in relays
         self._relays, self._servers = relays, servers
         if not len(self._scope):
+            self._soon_until = self._loop.time() + SOON_FOR
             self._scope.spawn(self._keep(), "ask")
         elif not keeps:
             self.network_changed()
 
     def network_changed(self) -> None:
         """What was answered may no longer be true: ask anew."""
+        self._soon_until = self._loop.time() + SOON_FOR
         self._end_session()
         self._wake.set()
+
+    def check(self) -> None:
+        """A direct path has failed: UDP may be blocked, or the NAT have forgotten us. Ask anew,
+        unless that was done just now."""
+        now = self._loop.time()
+        if len(self._scope) and now - self._checked_at >= ASK_SOON:
+            self._checked_at = now
+            self.network_changed()
 
     async def close(self) -> None:
         """Stop asking; the socket is its owner's. Idempotent."""
@@ -103,7 +121,9 @@ class MappedAddress:
         """Seconds until somebody is to be asked again; None while a session is open."""
         if self._session is not None:
             return None
-        return STUN_AGAIN if self.address is not None else ASK_AGAIN
+        if self.address is not None:
+            return STUN_AGAIN
+        return ASK_SOON if self._loop.time() < self._soon_until else ASK_AGAIN
 
     # Relays
 

@@ -1,10 +1,12 @@
-"""A port of the router's by PCP, or by NAT-PMP where the router speaks that."""
+"""A port of the router's by PCP, or by NAT-PMP where the router speaks that. For IPv6, where ports
+are not mapped, PCP lets strangers in through the router's firewall."""
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from tunnel_rs.errors import TargetError, UnreachableError
@@ -33,14 +35,22 @@ class PortControl:
     name = "PCP or NAT-PMP"
 
     def __init__(
-        self, gateway: IPv4Address, port: int, *, router_port: int = PORT, pcp: bool = True
+        self,
+        gateway: IPv4Address | IPv6Address,
+        port: int,
+        *,
+        router_port: int = PORT,
+        pcp: bool = True,
+        source: IPv6Address | None = None,
     ) -> None:
         """`port`: our UDP port that is to be reached. `router_port`: where the router is asked.
-        Without `pcp` only NAT-PMP is spoken."""
+        Without `pcp` only NAT-PMP is spoken. `source`: which of our addresses of IPv6, with a
+        `gateway` of IPv6; then only PCP is spoken."""
         self._gateway = str(gateway)
         self._router_port = router_port
-        source = SocketAddr(address_towards(gateway) or "0.0.0.0", port)
-        self._request = MappingRequest(source, os.urandom(NONCE_SIZE))
+        self._source = None if source is None else str(source)
+        ip = self._source or _towards(gateway)
+        self._request = MappingRequest(SocketAddr(ip, port), os.urandom(NONCE_SIZE))
         self._speaks_pcp = pcp
 
     async def obtain(self, wanted: int) -> Lease:
@@ -53,6 +63,8 @@ class PortControl:
                     self._request.pcp(), lambda answer: decode_pcp(answer, self._request)
                 )
             except OtherVersionError:
+                if self._source is not None:
+                    raise
                 self._speaks_pcp = False
         external = await self._ask(encode_address_question(), decode_address)
         return await self._ask(
@@ -71,6 +83,9 @@ class PortControl:
     async def close(self) -> None:
         """There is nothing to close."""
 
+    def _connect(self) -> socket.socket:
+        return connect_udp([self._gateway], self._router_port, self._source)
+
     async def _ask(self, question: bytes, read: Callable[[bytes], T | None]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -88,7 +103,7 @@ class PortControl:
 
         # Connected, so that only the router's answers come in.
         try:
-            sock = DatagramSocket(connect_udp([self._gateway], self._router_port), received)
+            sock = DatagramSocket(self._connect(), received)
         except TargetError as error:
             raise UnreachableError(f"router {self._gateway}: {error}") from None
         try:
@@ -105,3 +120,8 @@ class PortControl:
                 answer.exception()
             answer.cancel()
         raise UnreachableError(f"router {self._gateway}: no answer by {self.name}")
+
+
+def _towards(gateway: IPv4Address | IPv6Address) -> str:
+    found = address_towards(gateway) if isinstance(gateway, IPv4Address) else None
+    return found or "0.0.0.0"

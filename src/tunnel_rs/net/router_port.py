@@ -6,8 +6,8 @@ none of them to strangers; that is no error, and tried again now and then.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address
-from typing import Protocol
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Protocol
 
 from tunnel_rs.errors import TunnelError
 from tunnel_rs.net.gateway import default_gateway
@@ -16,6 +16,8 @@ from tunnel_rs.net.tasks import TaskScope
 from tunnel_rs.net.upnp import UpnpPort
 from tunnel_rs.proto.port_mapping import Lease
 from tunnel_rs.values import SocketAddr
+
+Gateway = IPv4Address | IPv6Address
 
 TRY_AGAIN = 600.0
 """Seconds after which a router that gave nothing is asked again."""
@@ -52,11 +54,12 @@ class RouterPort:
         on_change: Callable[[SocketAddr | None], None],
         on_problem: Callable[[str], None] = lambda _: None,
         *,
-        find_gateway: Callable[[], Awaitable[IPv4Address | None]] = default_gateway,
-        ways: Callable[[IPv4Address, int], Sequence[Mapping]] = ways,
+        find_gateway: Callable[[], Awaitable[Gateway | None]] = default_gateway,
+        ways: Callable[[Any, int], Sequence[Mapping]] = ways,
     ) -> None:
         """`port`: of our socket. `on_change` gets where it can be reached from outside, and None
-        when that ends. `on_problem` gets in words why a router gave nothing."""
+        when that ends. `on_problem` gets in words why a router gave nothing. `ways` gets what
+        `find_gateway` has found."""
         self._port = port
         self._on_change = on_change
         self._on_problem = on_problem
@@ -65,7 +68,7 @@ class RouterPort:
         self._scope = TaskScope("router port")
         self._changed = asyncio.Event()
         self._mapping: Mapping | None = None
-        self._gateway: IPv4Address | None = None
+        self._gateway: Gateway | None = None
         self.external: SocketAddr | None = None
 
     def start(self) -> None:
@@ -113,7 +116,7 @@ class RouterPort:
             await self._drop()
             return None
 
-    async def _first_granted(self, gateway: IPv4Address) -> Lease | None:
+    async def _first_granted(self, gateway: Gateway) -> Lease | None:
         for mapping in self._ways(gateway, self._port):
             try:
                 lease = await mapping.obtain(self._port)

@@ -403,7 +403,16 @@ class Engine(PathMoves):
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
         """Take in a train of datagrams to one connection id that came from `address`."""
-        self._take_in(train, segment_size, address, now)
+        if not self._is_too_late(now):
+            self._take_in(train, segment_size, address, now)
+
+    def _is_too_late(self, now: float) -> bool:
+        """Whether the idle timeout is over, and with it the connection. Who was stopped for longer
+        finds packets from before, and is not to take them for signs of life."""
+        if self._close_at is None or now <= self._close_at or self._state in _ENDED:
+            return False
+        self.handle_timer(now)
+        return self.is_terminated
 
     def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
         """What `receive` does, for the path the train belongs to."""

@@ -41,8 +41,12 @@ CHANGE_GAP = 0.25
 QUIET_GAP = 5.0
 """Seconds between rounds that have nothing new to try."""
 
+EAGER_EVERY, EAGER_TIME = 10.0, 150.0
+"""Seconds between rounds while there is no direct path, during the first while after one was lost
+or something changed: UDP that was blocked is let through again, and nobody tells."""
+
 CHECK_EVERY = 60.0
-"""Seconds after which a round is tried again while there is no good direct path."""
+"""Seconds after which a round is tried again after that, and while there is no good direct path."""
 
 GOOD_RTT = 0.010
 """Seconds. A direct path that fast is not improved upon."""
@@ -213,7 +217,7 @@ class ClientRounds:
         self._given: tuple[SocketAddr, ...] = ()
         self._direct_rtt: float | None = None
         self._number = 0
-        self._started = float("-inf")
+        self._started = self._eager_until = float("-inf")
         self._changed = self._lost = False
         self._frames: list[ReachOut] = []
         self.peer_moved = False
@@ -298,6 +302,8 @@ class ClientRounds:
 
     def _begin(self, now: float) -> None:
         self._number += 1
+        if self._changed or self._lost:
+            self._eager_until = now + EAGER_TIME
         self._started, self._changed, self._lost = now, False, False
         self._probing.clear()
         for address in (*self._given, *self._peers.values()):
@@ -312,8 +318,10 @@ class ClientRounds:
             return self._started + CHANGE_GAP
         if self._lost:
             return self._started + QUIET_GAP
-        good = self._direct_rtt is not None and self._direct_rtt <= GOOD_RTT
-        return None if good else self._started + CHECK_EVERY
+        if self._direct_rtt is None:
+            again = self._started + EAGER_EVERY
+            return again if again <= self._eager_until else self._started + CHECK_EVERY
+        return None if self._direct_rtt <= GOOD_RTT else self._started + CHECK_EVERY
 
     def _may_probe(self, address: SocketAddr) -> bool:
         return may_be_probed(address, loopback=_on_loopback(self._own)) and self._reaches(address)

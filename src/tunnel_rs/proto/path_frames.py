@@ -147,6 +147,8 @@ class PathFrames(PathTimers):
 
     def receive(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
         self._now = now
+        if self._is_too_late(now):
+            return
         if not self._is_multipath or not self._handshake_confirmed or not train:
             self._path.bytes_received += len(train)
             self._take_in(train, segment_size, address, now)

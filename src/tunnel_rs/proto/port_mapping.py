@@ -1,4 +1,5 @@
-"""Asking a router for a port: PCP (RFC 6887) and NAT-PMP (RFC 6886). No I/O.
+"""Asking a router for a port, or for a pinhole in its IPv6 firewall: PCP (RFC 6887) and NAT-PMP
+(RFC 6886). No I/O.
 
 Both are spoken on UDP port 5351 of the router, in messages of fixed size. A `MappingRequest`
 says what we want; `decode_pcp` and `decode_nat_pmp` read what came back. Only MAP for UDP is
@@ -85,9 +86,9 @@ class MappingRequest:
     lifetime: int = LIFETIME
 
     def pcp(self) -> bytes:
-        any_ip = _mapped("0.0.0.0")
+        any_ip = _packed("::" if self.source.is_ipv6 else "0.0.0.0")
         wanted = self.wanted if self.lifetime else 0
-        return _PCP_REQUEST.pack(_PCP, _MAP, self.lifetime, _mapped(self.source.ip)) + (
+        return _PCP_REQUEST.pack(_PCP, _MAP, self.lifetime, _packed(self.source.ip)) + (
             _PCP_MAP.pack(self.nonce, _UDP, self.source.port, wanted, any_ip)
         )
 
@@ -121,7 +122,9 @@ def decode_pcp(message: bytes, request: MappingRequest) -> Lease | None:
         return None
     if result:
         raise ProtocolError(f"the router refused a port (PCP): {_word(_PCP_WORDS, result)}")
-    return _lease(IPv6Address(ip).ipv4_mapped, port, lifetime, epoch, request)
+    external = IPv6Address(ip)
+    found = external if request.source.is_ipv6 else external.ipv4_mapped
+    return _lease(found, port, lifetime, epoch, request)
 
 
 def decode_nat_pmp(
@@ -159,18 +162,25 @@ def _check_pmp(message: bytes) -> None:
 
 
 def _lease(
-    ip: IPv4Address | None, port: int, lifetime: int, epoch: int, request: MappingRequest
+    ip: IPv4Address | IPv6Address | None,
+    port: int,
+    lifetime: int,
+    epoch: int,
+    request: MappingRequest,
 ) -> Lease:
     if request.lifetime == 0:
-        return Lease(SocketAddr("0.0.0.0", 0), 0, epoch)
+        return Lease(SocketAddr("::" if request.source.is_ipv6 else "0.0.0.0", 0), 0, epoch)
     if ip is None or not leads_outside(ip) or not port or not lifetime:
         raise ProtocolError("the router's external address is not one of the internet")
     bounded = max(SHORTEST_LIFETIME, min(lifetime, LONGEST_LIFETIME))
     return Lease(SocketAddr(str(ip), port), bounded, epoch)
 
 
-def leads_outside(ip: IPv4Address) -> bool:
+def leads_outside(ip: IPv4Address | IPv6Address) -> bool:
     """Whether hosts beyond the router may reach this: not when the router is behind a NAT too."""
+    if isinstance(ip, IPv6Address):
+        # 2000::/3 is what is given out to the internet.
+        return ip.packed[0] >> 5 == 1
     first, second = ip.packed[:2]
     private = (
         first in (0, 10, 127)
@@ -186,5 +196,5 @@ def _word(words: dict[int, str], result: int) -> str:
     return words.get(result, f"code {result}")
 
 
-def _mapped(ip: str) -> bytes:
-    return IPv6Address(f"::ffff:{ip}").packed
+def _packed(ip: str) -> bytes:
+    return IPv6Address(ip if ":" in ip else f"::ffff:{ip}").packed

@@ -25,7 +25,7 @@ from tunnel_rs.net.host_network import DeviceConfig, HostNetwork, RouteConfig
 from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.link import Link
 from tunnel_rs.net.tun import TunDevice
-from tunnel_rs.proto.backoff import Backoff
+from tunnel_rs.proto.retries import Retries
 from tunnel_rs.proto.vpn_frames import Offloaded
 from tunnel_rs.proto.vpn_handshake import (
     GSO,
@@ -91,7 +91,8 @@ class VpnClient:
         self._host = host
         self._connect = connect
         self._report = report
-        self._backoff = Backoff(random=random)
+        # A number of attempts is meant to last for a while.
+        self._retries = Retries(random=random, eager=settings.max_attempts is None)
         self._network = network
         self._device_id = secrets.randbits(64) if device_id is None else device_id
         self._channel: PacketChannel | None = None
@@ -150,7 +151,7 @@ class VpnClient:
                 return
             if was_up:
                 failed = 0
-                self._backoff.reset()
+                self._retries.up()
             else:
                 failed += 1
             if not error.transient or not self._settings.reconnect:
@@ -160,9 +161,18 @@ class VpnClient:
             if limit is not None and failed >= limit:
                 self._report(TunnelLost(str(error), None))
                 raise UnreachableError(f"gave up after {failed} attempt(s): {error}")
-            delay = self._backoff.next_delay()
+            await self._wait(self._delay(error, was_up))
+
+    def _delay(self, error: TunnelError, was_up: bool) -> float:
+        """Seconds until the next attempt. People are told, unless they know."""
+        retries, now = self._retries, asyncio.get_running_loop().time()
+        if isinstance(error, LinkClosedError) and error.by_peer and not was_up:
+            delay = retries.refused()
+        else:
+            delay = retries.missed(now)
+        if retries.is_news(str(error), now):
             self._report(TunnelLost(str(error), delay))
-            await self._wait(delay)
+        return delay
 
     async def _wait(self, delay: float) -> None:
         """Until it is time to try again, or news make it worth while, or there is no more use."""
