@@ -72,6 +72,19 @@ def test_a_link_closed_without_a_reason_shows_its_code() -> None:
     assert (error.reason, error.by_peer, error.by_application) == ("", False, False)
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("done", "the other side has ended it"),
+        ("", "the other side has ended it"),
+        ("bye", "the other side has ended it (bye)"),
+    ],
+)
+def test_a_link_that_the_peer_has_ended_in_order_says_so(reason: str, shown: str) -> None:
+    error = LinkClosedError(0, reason, by_peer=True, by_application=True)
+    assert (str(error), error.reason) == (shown, reason)
+
+
 def test_a_reset_stream_keeps_its_code() -> None:
     assert StreamResetError(9).code == 9
     assert str(StreamResetError(9)) == "the stream was reset by the peer"

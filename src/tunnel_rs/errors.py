@@ -81,6 +81,9 @@ class TargetError(TunnelError):
     """A forwarded target cannot be used: not allowed, not resolvable, refused, unreachable."""
 
 
+_DONE = ("", "done")
+
+
 class LinkClosedError(TunnelError):
     """The link to the peer has ended.
 
@@ -94,7 +97,12 @@ class LinkClosedError(TunnelError):
     def __init__(
         self, code: int, reason: str, *, by_peer: bool = False, by_application: bool = False
     ) -> None:
-        super().__init__(reason or f"closed with code {code}")
+        if by_peer and by_application and code == 0:
+            # Both our programs say "done"; others say nothing, or a word of theirs.
+            text = "the other side has ended it" + (f" ({reason})" if reason not in _DONE else "")
+        else:
+            text = reason or f"closed with code {code}"
+        super().__init__(text)
         self.code = code
         self.reason = reason
         self.by_peer = by_peer

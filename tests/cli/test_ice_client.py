@@ -46,7 +46,9 @@ async def test_the_end_of_a_manual_session_by_the_server_is_no_failure() -> None
 
 
 async def test_a_stream_on_stdin_and_stdout_that_is_cut_off_is_one() -> None:
-    with pytest.raises(UnreachableError, match="the connection is lost: done; start both sides"):
+    with pytest.raises(
+        UnreachableError, match="the connection is lost: the other side has ended it; start both"
+    ):
         await OneSession(Ending(DONE), may_end=False).run()
 
 

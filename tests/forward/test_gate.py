@@ -114,7 +114,10 @@ async def test_a_client_that_leaves_early_is_no_failure() -> None:
         await asyncio.sleep(0)
         peer.link.close(0, "done")
         await peer.serving
-        assert bench.reported(ClientRefused)[0].reason == "left before authenticating (done)"
+        assert (
+            bench.reported(ClientRefused)[0].reason
+            == "left before authenticating (the other side has ended it)"
+        )
         assert bench.reported(ClientGone) == []
         assert penalties.penalty("192.0.2.9", asyncio.get_running_loop().time()) == 0
 

@@ -562,7 +562,7 @@ async def test_closing_waits_no_longer_than_told(target: TcpTarget) -> None:
         await bench.server.close(timeout=0.02)
         with pytest.raises(ConnectionResetError):
             await read_to_eof(sock)
-        assert (await peer.link.wait_closed()).args == ("done",)
+        assert (await peer.link.wait_closed()).reason == "done"
 
 
 async def test_a_closing_server_takes_no_new_link() -> None:
@@ -570,13 +570,13 @@ async def test_a_closing_server_takes_no_new_link() -> None:
         await bench.server.close()
         peer = bench.connect()
         await peer.serving
-        assert (await peer.link.wait_closed()).args == ("done",)
+        assert (await peer.link.wait_closed()).reason == "done"
 
 
 async def test_cancelling_serve_closes_the_link(bench: ServerBench) -> None:
     peer = await bench.client()
     peer.serving.cancel()
-    assert (await peer.link.wait_closed()).args == ("done",)
+    assert (await peer.link.wait_closed()).reason == "done"
     with pytest.raises(asyncio.CancelledError):
         await peer.serving
     bench._tasks.clear()
