@@ -57,7 +57,7 @@ async def test_the_control_socket_answers_what_there_is_to_see_and_to_do(
 async def test_rates_are_measured_while_it_runs(
     tmp_path: Path, said: list[Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunnel_rs.cli.operations.SAMPLE_EVERY", 0.01)
+    monkeypatch.setattr("tunnel_rs.cli.overview.SAMPLE_EVERY", 0.01)
     async with operations(OperationSettings(control=False), said, tmp_path) as running:
         running.observe(PEER, FakeObserved(), {})
         await until(lambda: running.overview.status().send_rate is not None)

@@ -3,7 +3,7 @@ import os
 from tests.support.observed import PEER, SOURCE, TUNNEL, FakeObserved
 
 from tunnel_rs import __version__, reports
-from tunnel_rs.cli.overview import COUNTS, MAX_PROBLEMS, Overview
+from tunnel_rs.cli.overview import COUNTS, MAX_PROBLEMS, SAMPLE_IDLE, Overview
 
 
 class Clock:
@@ -38,10 +38,46 @@ def test_what_is_observed_is_shown_with_its_rates() -> None:
     status = view.status()
     assert (status.peers[0].send_rate, status.peers[0].receive_rate) == (10.0, 0.0)
     assert (status.send_rate, status.receive_rate) == (10.0, 0.0)
-    assert status.history == ((10.0, 0.0),)
+    assert status.history == ((10.0, 0.0),) * 2
     assert (status.seconds, status.sent, status.received) == (2.0, 1020, 2000)
     assert (status.sessions_open, status.sessions_begun) == (2, 7)
     assert status.tunnels == (TUNNEL,) and status.endpoint_id == PEER
+
+
+def test_an_idle_program_is_sampled_ever_more_rarely_until_something_moves() -> None:
+    clock, observed = Clock(), FakeObserved()
+    view = overview(clock)
+    assert view.sample() == 1, "there is nothing to observe yet"
+    view.observe(PEER, observed)
+
+    def gaps(count: int) -> list[float]:
+        told = []
+        for _ in range(count):
+            told.append(view.sample())
+            clock.now += told[-1]
+        return told
+
+    assert gaps(5) == [1, 2, 4, SAMPLE_IDLE, SAMPLE_IDLE]
+    observed.sessions.totals = (5000, 5000)
+    assert gaps(3) == [1, 2, 4]
+    assert len(view.status().history) == 1 + 2 + 4 + 4 + 4 + 1 + 2 + 4
+
+
+def test_who_looks_at_an_idle_program_sees_rates_of_the_last_second() -> None:
+    clock, observed = Clock(), FakeObserved()
+    view = overview(clock)
+    view.observe(PEER, observed)
+    view.sample()
+    clock.now += 1
+    assert view.sample() == 2
+    clock.now += 1
+    assert view.status().send_rate == 0
+    observed.sessions.totals = (observed.sessions.totals[0] + 700, observed.sessions.totals[1])
+    clock.now += 1
+    assert view.status().send_rate == 700
+    clock.now += 0.2
+    assert view.sample() == 1, "that has just been done"
+    assert view.status().send_rate == 700 and len(view.status().history) == 3
 
 
 def test_a_server_is_ready_once_it_can_be_reached() -> None:

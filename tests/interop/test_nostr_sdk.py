@@ -7,9 +7,12 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.ice_scene import (
     CLIENT_KEY,
     SERVER_KEY,
@@ -30,9 +33,11 @@ from tunnel_rs.proto.nostr_events import (
     EventType,
     is_authentic,
     parse_event,
+    sign_event,
     transfer_id,
 )
-from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey
+from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey, verify
+from tunnel_rs.values import Secret
 
 nostr = pytest.importorskip("nostr_sdk")
 
@@ -60,6 +65,30 @@ def test_each_opens_what_the_other_encrypts(text: str) -> None:
     ours = nip44.encrypt(key, text.encode(), os.urandom(32))
     assert keys.nip44_decrypt(client, ours) == text
     assert nip44.decrypt(key, keys.nip44_encrypt(client, text)) == text.encode()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32), st.booleans())
+def test_each_takes_what_the_other_signs_and_nothing_changed(
+    secret: bytes, digest: bytes, damaged: bool
+) -> None:
+    """Its arithmetic is libsecp256k1, ours OpenSSL and Python."""
+    try:
+        key = NostrSecretKey(Secret(secret))
+    except ValueError:
+        with pytest.raises(nostr.NostrSdkError):
+            nostr.SecretKey.from_bytes(secret)
+        return
+    theirs = rust_key(key.nsec)
+    assert theirs.public_key().to_hex() == key.public_key.hex
+    assert theirs.secret_key().to_bech32() == key.nsec
+    assert verify(key.public_key, bytes.fromhex(theirs.sign_schnorr(digest)), digest)
+    event = sign_event(key, 1, (("d", digest.hex()),), "", NOW, digest)
+    signature = bytearray.fromhex(event.sig)
+    signature[digest[0] % 64] ^= damaged
+    event = replace(event, sig=signature.hex())
+    told = nostr.Event.from_json(json.dumps(event.as_json()))
+    assert told.verify() == is_authentic(event) == (not damaged)
 
 
 def test_it_verifies_our_events() -> None:

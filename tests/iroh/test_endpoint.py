@@ -403,7 +403,7 @@ async def test_what_was_tried_and_why_it_failed_is_in_the_error() -> None:
         )
         async with endpoint(settings) as client:
             with pytest.raises(UnreachableError) as caught:
-                await client.connect(SERVER_ID, timeout=1)
+                await client.connect(SERVER_ID, timeout=3)
     text = str(caught.value)
     assert f"relay {url_of(relay)}: no answer through it; is the peer connected" in text
     assert "relay http://127.0.0.1:9/: " in text and "refused" in text.lower()

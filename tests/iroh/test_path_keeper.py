@@ -11,7 +11,9 @@ from tests.support.virtual_time import virtual_time
 
 from tunnel_rs.iroh import path_keeper as module
 from tunnel_rs.iroh.path_keeper import (
+    CHECK_IDLE,
     MAX_KNOWN,
+    SETTLED,
     SPARE_AFTER,
     SPARE_AGAIN,
     SPARE_TIME,
@@ -42,10 +44,11 @@ class Engine:
         self.path_is_down = self.is_closing = False
         self.is_multipath = self.has_nat_traversal = False
         self.silent_since: float | None = None
-        self.stopped = 0
+        self.stopped = self.looks = 0
         self.open: list[Address] = []
 
     def silent_for(self, now: float) -> float:
+        self.looks += 1
         return 0.0 if self.silent_since is None else now - self.silent_since
 
     def stop_probing(self) -> None:
@@ -105,6 +108,9 @@ class Scene:
 
     # The connection
     address = "https://a.example/"
+
+    @staticmethod
+    def on_unanswered() -> None: ...
 
     def text_of(self, address: Address) -> str:
         return f"text of {address}"
@@ -197,7 +203,7 @@ def test_a_direct_connection_gets_a_spare_over_a_relay() -> None:
         await asyncio.sleep(600)
         assert scene.asked == []
         scene.engine.open = [LAN]
-        await asyncio.sleep(SPARE_AFTER + 1.1)
+        await asyncio.sleep(CHECK_IDLE + 0.1)
         assert scene.took() == {HOME}
         assert scene.searches == 0  # the other ways
 
@@ -337,7 +343,7 @@ def test_having_come_to_a_relay_a_direct_path_is_looked_for_at_once() -> None:
     async def test(scene: Scene) -> None:
         await asyncio.sleep(35)
         scene.engine.address = HOME
-        await asyncio.sleep(1)
+        scene.keeper.wake()
         assert scene.took() == {FAR}
 
     in_scene(test, LAN, FAR)
@@ -425,6 +431,57 @@ def test_with_direct_only_no_relay_is_gone_to() -> None:
         assert scene.took() == {FAR}
 
     in_scene(test, LAN, FAR, HOME, direct_only=True)
+
+
+def test_an_idle_connection_is_looked_at_rarely() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(SETTLED + 1)
+        looks = scene.engine.looks
+        await asyncio.sleep(20 * CHECK_IDLE)
+        assert scene.engine.looks - looks <= 21
+
+    in_scene(test, LAN, FAR)
+    in_scene(test, LAN)
+
+
+def test_an_idle_connection_that_gets_no_answer_is_looked_at_closely_at_once() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(60)
+        asked_at = scene.engine.silent_since = now()
+        await asyncio.sleep(0.3)  # until a first timer has run out
+        scene.on_unanswered()
+        await asyncio.sleep(3)
+        assert scene.took() == {FAR, HOME} and scene.asked[0][0] - asked_at <= 2.5
+        scene.engine.silent_since = None
+        await asyncio.sleep(1)
+        looks = scene.engine.looks
+        scene.on_unanswered()
+        await asyncio.sleep(4)
+        assert scene.engine.looks - looks <= 2, "idle again"
+
+    in_scene(test, LAN, FAR, HOME)
+
+
+def test_an_idle_connection_whose_path_is_lost_looks_for_another_at_once() -> None:
+    async def test(scene: Scene) -> None:
+        await asyncio.sleep(60)
+        scene.engine.path_is_down = True
+        scene.on_unanswered()
+        assert scene.took() == {FAR, HOME}
+
+    in_scene(test, LAN, FAR, HOME)
+
+
+def test_a_call_after_the_end_does_nothing() -> None:
+    async def test(scene: Scene) -> None:
+        scene.keeper.stop()
+        scene.engine.path_is_down = True
+        scene.keeper.wake()
+        scene.on_unanswered()
+        scene.keeper.network_changed()
+        assert scene.asked == []
+
+    in_scene(test, LAN, FAR)
 
 
 def test_when_the_network_changes_the_search_begins_anew() -> None:

@@ -9,7 +9,7 @@ from tests.support.sockets import until
 
 from tunnel_rs.net import nostr
 from tunnel_rs.net.nostr import NostrRelays
-from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, auth_event
+from tunnel_rs.proto.nostr_events import Conversation, Event, EventType
 
 NOW = 1_700_000_000
 SPEAKER = Conversation(CLIENT_KEY, SERVER_KEY.public_key, lambda n: bytes(n))
@@ -28,7 +28,7 @@ async def pool(*urls: str) -> Any:
     relays = NostrRelays(
         urls,
         LISTENER.filter,
-        lambda url, challenge: auth_event(SERVER_KEY, url, challenge, NOW),
+        lambda url, challenge: LISTENER.auth_event(url, challenge, NOW),
         arrived.append,
         reports,
         random=lambda: 0.0,

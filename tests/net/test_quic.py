@@ -586,3 +586,20 @@ async def test_an_endpoint_closed_while_it_dials_ends_the_dial() -> None:
         await link.handshaken
     assert link._timer is None
     close_all(server)
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast path", "aioquic"])
+@virtual_time
+async def test_a_question_that_gets_no_answer_is_told_when_the_first_timer_runs_out(
+    fast: bool,
+) -> None:
+    settings = TransportSettings(fast_path=fast)
+    async with connected(settings, dialling=settings) as pair:
+        told = asyncio.Event()
+        pair.here.on_unanswered = told.set
+        await asyncio.sleep(10)
+        assert not told.is_set(), "the keep-alive was answered"
+        pair.server.quic.receive_train = lambda *_: None  # type: ignore[method-assign]
+        pair.here.engine.send_ping(99)
+        pair.here.schedule_flush()
+        await asyncio.wait_for(told.wait(), 1)

@@ -122,8 +122,10 @@ async def test_a_connection_survives_a_relay_that_is_away_and_is_back_at_once() 
         assert await tape.read(6) == b"before"
         where = relay.addresses.http
         await relay.close()
+        told = asyncio.Event()
+        dialled.on_unanswered = told.set
         client.quic.paths_lost(lambda address: isinstance(address, RelayAddr))
-        assert dialled.engine.path_is_down
+        assert dialled.engine.path_is_down and told.is_set()
         stream.write(b"after")
         async with relay_server(http_bind_addr=where):
             await client.relays.wait_connected(url_of(relay).text)

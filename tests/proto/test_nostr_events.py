@@ -13,7 +13,6 @@ from tunnel_rs.proto.nostr_events import (
     Event,
     EventType,
     Signal,
-    auth_event,
     is_authentic,
     parse_event,
     sign_event,
@@ -64,7 +63,7 @@ def test_we_subscribe_to_events_for_us_only() -> None:
 
 def resigned(event: Event, key: NostrSecretKey = ONE, **changes: Any) -> Event:
     event = dataclasses.replace(event, **changes)
-    return sign_event(key, event.kind, event.tags, event.content, event.created_at)
+    return sign_event(key, event.kind, event.tags, event.content, event.created_at, bytes(32))
 
 
 GOOD = CLIENT.event(EventType.REQUEST, BODY, NOW, encrypted=False)
@@ -125,7 +124,7 @@ def test_a_malformed_event_is_no_event(changes: dict[str, Any]) -> None:
 
 
 def test_an_auth_event_names_relay_and_challenge() -> None:
-    event = auth_event(ONE, "wss://relay/", "dare", NOW)
+    event = CLIENT.auth_event("wss://relay/", "dare", NOW)
     assert event.kind == AUTH_KIND and is_authentic(event)
     assert (event.tag("relay"), event.tag("challenge")) == ("wss://relay/", "dare")
 

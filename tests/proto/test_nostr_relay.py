@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_rs.proto.nostr_events import KIND, auth_event, sign_event
+from tunnel_rs.proto.nostr_events import KIND, Conversation, sign_event
 from tunnel_rs.proto.nostr_keys import NostrSecretKey
 from tunnel_rs.proto.nostr_relay import (
     MAX_MESSAGE,
@@ -22,12 +22,13 @@ from tunnel_rs.proto.nostr_relay import (
 from tunnel_rs.values import Secret
 
 KEY = NostrSecretKey(Secret(bytes([1]) * 32))
-EVENT = sign_event(KEY, KIND, (("t", "x"),), "hello", 1)
+EVENT = sign_event(KEY, KIND, (("t", "x"),), "hello", 1, bytes(32))
+OURS = Conversation(KEY, KEY.public_key, bytes)
 FILTER: dict[str, object] = {"kinds": [KIND]}
 
 
 def session() -> RelaySession:
-    return RelaySession(FILTER, lambda challenge: auth_event(KEY, "wss://r/", challenge, 1))
+    return RelaySession(FILTER, lambda challenge: OURS.auth_event("wss://r/", challenge, 1))
 
 
 def subscribed() -> RelaySession:
@@ -145,7 +146,7 @@ def test_words_of_the_relay_are_one_short_printable_line() -> None:
 
 def test_what_awaits_a_verdict_is_bounded() -> None:
     one = subscribed()
-    many = [sign_event(KEY, KIND, (), str(n), n) for n in range(MAX_PUBLISHED + 1)]
+    many = [sign_event(KEY, KIND, (), str(n), n, bytes(32)) for n in range(MAX_PUBLISHED + 1)]
     for event in many:
         one.publish(event)
     hear(one, "OK", many[0].id, True, "")

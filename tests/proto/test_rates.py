@@ -17,7 +17,7 @@ def test_a_rate_is_what_has_moved_since_the_last_look() -> None:
     assert rates.now == (125, 0)
     rates.sample({2: (50, 0)}, (350, 200), 14.0)
     assert rates.of(1) is None and rates.of(2) == (0, 0)
-    assert list(rates.history) == [(125, 0), (0, 0)]
+    assert list(rates.history) == [(125, 0)] * 2 + [(0, 0)] * 2, "an entry stands for a second"
 
 
 def test_totals_that_go_back_are_no_negative_rate() -> None:
@@ -38,4 +38,6 @@ def test_the_history_is_bounded() -> None:
     rates = Rates()
     for second in range(HISTORY + 10):
         rates.sample({}, (second, 0), float(second))
+    assert len(rates.history) == HISTORY
+    rates.sample({}, (10**6, 0), 1e6)
     assert len(rates.history) == HISTORY

@@ -34,8 +34,6 @@ ALLOWED_SKIPS = (
     "iroh-dns-server is not installed",
     # Some containers lack the device, whatever is installed.
     "no TUN device can be made here",
-    # Raised for Python 3.14 alone: see tests/conftest.py.
-    "Nostr keys need the packages pynostr and coincurve",
 )
 """What a skip's reason must begin with to be accepted in CI, which is Linux."""
 

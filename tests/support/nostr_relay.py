@@ -138,7 +138,8 @@ async def relay(behaviour: Behaviour | None = None) -> AsyncIterator[TestRelay]:
     served = TestRelay(behaviour or Behaviour())
     app = web.Application()
     app.router.add_get("/", served.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    # Longer than any delay: what is cancelled instead may outlive the cleanup.
+    runner = web.AppRunner(app, shutdown_timeout=2)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

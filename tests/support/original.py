@@ -20,7 +20,7 @@ from tunnel_rs.net.quic_connection import QuicConnection
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.proto.certificates import Certificate, CertificateCredentials
 from tunnel_rs.proto.ice_messages import IceParameters
-from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, Signal, auth_event
+from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, Signal
 from tunnel_rs.proto.transport_settings import TransportSettings
 from tunnel_rs.reports import silent
 from tunnel_rs.values import EndpointId
@@ -225,7 +225,7 @@ class OriginalOnNostr:
         self.relays = NostrRelays(
             (url,),
             self._conversation.filter,
-            lambda url, challenge: auth_event(key, url, challenge, wall_clock()),
+            lambda url, challenge: self._conversation.auth_event(url, challenge, wall_clock()),
             self._heard,
             silent,
         )

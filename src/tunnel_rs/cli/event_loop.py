@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import functools
 import gc
 import os
 import sys
@@ -38,16 +39,17 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(_watched(main))
 
 
+@functools.cache
 def _settle_memory() -> None:
     """Leave what has been imported, for good, out of the search for unreachable objects.
 
     The search stops the program for as long as it takes, tens of milliseconds with all modules
     among the objects, and is put off the longer the more there are: it would find what ended links
-    and sessions have left only after thousands of them.
+    and sessions have left only after thousands of them. Once: what a second run finds may be just
+    that.
     """
-    if not gc.get_freeze_count():
-        gc.freeze()
-        gc.collect()  # nothing is left to search; from this the collector takes its measure
+    gc.freeze()
+    gc.collect()  # nothing is left to search; from this the collector takes its measure
 
 
 def _steady_heap() -> None:

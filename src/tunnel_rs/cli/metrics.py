@@ -55,7 +55,7 @@ def _packets(packets: PacketStatus) -> Iterator[Family]:
 def _peers(status: ProgramStatus) -> Iterator[Family]:
     """What is known of each link; its number tells it from others to the same peer."""
     paths = [
-        ({"peer": peer.peer.short, "link": str(peer.link), "kind": path.kind}, path.rtt)
+        ({"peer": peer.peer.short, "link": str(peer.link), "kind": path.kind}, round(path.rtt, 6))
         for peer in status.peers
         for path in peer.paths
         if path.active and path.rtt is not None
@@ -63,7 +63,7 @@ def _peers(status: ProgramStatus) -> Iterator[Family]:
     yield Family(
         "tunnel_rs_peer_rtt_seconds",
         Kind.GAUGE,
-        [(labels, rtt) for labels, rtt in paths if rtt is not None],
+        paths,
         "Round trip on the path in use.",
     )
     moved = (

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from tunnel_rs.cli.audit import AuditLog
-from tunnel_rs.cli.overview import SAMPLE_EVERY, Observed, Overview
+from tunnel_rs.cli.overview import Observed, Overview
 from tunnel_rs.cli.plain import plain
 from tunnel_rs.config.operations import OperationSettings
 from tunnel_rs.errors import LocalError
@@ -125,5 +125,5 @@ class Operations:
 
     async def _sample(self) -> None:
         while True:
-            self.overview.sample()
-            await asyncio.sleep(SAMPLE_EVERY)
+            gap = self.overview.sample()
+            await asyncio.sleep(gap)

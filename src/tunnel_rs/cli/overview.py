@@ -10,7 +10,7 @@ from typing import Protocol
 from tunnel_rs import __version__, reports
 from tunnel_rs.cli import wording
 from tunnel_rs.net.clock import timestamp, wall_clock
-from tunnel_rs.proto.rates import Rates
+from tunnel_rs.proto.rates import SLOT, Rates
 from tunnel_rs.reports import (
     PacketStatus,
     PeerStatus,
@@ -25,8 +25,11 @@ from tunnel_rs.values import EndpointId
 MAX_PROBLEMS = 50
 """The newest are kept."""
 
-SAMPLE_EVERY = 1.0
-"""Seconds over which rates are measured."""
+SAMPLE_EVERY = SLOT
+"""Seconds over which rates are measured while something moves, or somebody looks."""
+
+SAMPLE_IDLE = 4.0
+"""Most seconds over which they are measured else: an idle program is to wake rarely."""
 
 _COUNTED: Mapping[type[Report], str] = {
     reports.ClientAuthenticated: "clients_admitted",
@@ -86,7 +89,7 @@ class Observed(Protocol):
 
 
 class Overview:
-    """Give every report to `report`, and call `sample` every `SAMPLE_EVERY` seconds."""
+    """Give every report to `report`, and call `sample` again and again, when it says so."""
 
     def __init__(
         self,
@@ -106,6 +109,8 @@ class Overview:
         self._since = self._now()
         self._problems: deque[Problem] = deque(maxlen=MAX_PROBLEMS)
         self._rates = Rates()
+        self._sampled_at: float | None = None
+        self._sample_gap = SAMPLE_EVERY
         self._endpoint_id: EndpointId | None = None
         self._observed: Observed | None = None
 
@@ -139,13 +144,25 @@ class Overview:
             case reports.TunnelLost(reason=reason):
                 self.state, self.reason = "connecting", reason
 
-    def sample(self) -> None:
-        """Measure rates since the last call."""
-        if self._observed is not None:
-            self._rates.sample(self._observed.moved, self._observed.sessions.totals, self._now())
+    def sample(self) -> float:
+        """Measure rates since the last call; the seconds until the next should come. They get more
+        while nothing moves."""
+        observed, now = self._observed, self._now()
+        if observed is None or self._was_sampled(now, SAMPLE_EVERY / 2):
+            return SAMPLE_EVERY
+        self._sampled_at = now
+        self._rates.sample(observed.moved, observed.sessions.totals, now)
+        moves = self._rates.now is None or any(self._rates.now)
+        self._sample_gap = SAMPLE_EVERY if moves else min(2 * self._sample_gap, SAMPLE_IDLE)
+        return self._sample_gap
+
+    def _was_sampled(self, now: float, within: float) -> bool:
+        return self._sampled_at is not None and now - self._sampled_at < within
 
     def status(self) -> ProgramStatus:
         """All of it, as of now."""
+        if self._sampled_at is not None and not self._was_sampled(self._now(), SAMPLE_EVERY):
+            self.sample()
         observed = self._observed
         sent, received = observed.sessions.totals if observed else (0, 0)
         send_rate, receive_rate = self._rates.now or (None, None)

@@ -158,7 +158,8 @@ def _capabilities(plan: Plan) -> str:
 def _process_sandbox() -> Iterator[str]:
     """What the process cannot do to itself; works in a user's manager too.
 
-    `MemoryDenyWriteExecute` is not among it: cffi makes the callbacks of pynostr at run time.
+    `MemoryDenyWriteExecute` is not among it: Pythons with a compiler (3.13 and later can be built
+    with one) write code at run time.
     """
     yield "LockPersonality=yes"
     yield "NoNewPrivileges=yes"

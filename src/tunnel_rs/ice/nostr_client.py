@@ -22,7 +22,7 @@ from tunnel_rs.proto.ice_messages import (
     Request,
     encode,
 )
-from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, auth_event
+from tunnel_rs.proto.nostr_events import Conversation, Event, EventType
 from tunnel_rs.proto.nostr_flow import ClientFlow
 from tunnel_rs.proto.signalling import Encryption
 from tunnel_rs.reports import Notice, Reporter, Trying
@@ -95,7 +95,7 @@ class NostrClient:
         relays = NostrRelays(
             self._nostr.relays,
             self._conversation.filter,
-            lambda url, challenge: auth_event(self._nostr.key, url, challenge, self._wall()),
+            lambda url, challenge: self._conversation.auth_event(url, challenge, self._wall()),
             lambda event: _put(inbox, event),
             self._report,
         )

@@ -18,7 +18,7 @@ from tunnel_rs.net.nostr import NostrRelays
 from tunnel_rs.net.resolver import Resolve
 from tunnel_rs.net.tasks import ScopeFullError, TaskScope
 from tunnel_rs.proto.ice_messages import IceMessage, Offer, Reject, encode
-from tunnel_rs.proto.nostr_events import Conversation, Event, EventType, auth_event
+from tunnel_rs.proto.nostr_events import Conversation, Event, EventType
 from tunnel_rs.proto.nostr_flow import Asked, Repeated, ServerFlow, Stale
 from tunnel_rs.reports import Notice, Reporter, ServerReady
 from tunnel_rs.values import EndpointId
@@ -69,7 +69,7 @@ class NostrServer:
         self._relays = NostrRelays(
             nostr.relays,
             self._conversation.filter,
-            lambda url, challenge: auth_event(nostr.key, url, challenge, wall()),
+            lambda url, challenge: self._conversation.auth_event(url, challenge, wall()),
             self._heard,
             report,
         )

@@ -19,7 +19,10 @@ from tunnel_rs.reports import PathChanged, Reporter
 from tunnel_rs.values import EndpointId
 
 CHECK_EVERY = 0.5
-"""Seconds between looks at the path."""
+"""Seconds between looks at the path while there is something to see to."""
+
+CHECK_IDLE = 5.0
+"""Seconds between looks else; the connection calls when it does not get an answer."""
 
 SILENCE = 10.0
 """Seconds without answer, while asking, after which the server is asked for anew."""
@@ -33,6 +36,9 @@ ASK_AGAIN = 1.0
 LOOK_UP_AGAIN = 5.0
 """Seconds after which the ways are asked again, while there is no path: the server may have gone
 to another relay since."""
+
+SETTLED = 15.0
+"""Seconds after a move, or a change of the network, during which there is."""
 
 UPGRADE_TIME, UPGRADE_EVERY = 10.0, 60.0
 """While on a relay, a direct path is looked for during the first seconds of each such time."""
@@ -86,8 +92,10 @@ class PathKeeper:
         self._upgrade_from = self._loop.time()
         self._spare_at = self._loop.time() + SPARE_AFTER
         self._spare_gap = SPARE_AGAIN
+        self._has_spare = False
         self._address = connection.engine.address
         self._timer: asyncio.TimerHandle | None = None
+        self._is_attentive = True
 
     @property
     def is_running(self) -> bool:
@@ -96,10 +104,12 @@ class PathKeeper:
 
     def start(self) -> None:
         """Watch from now on."""
+        self._connection.on_unanswered = self.wake
         self._check()
 
     def stop(self) -> None:
         """No more timers and searches. Idempotent."""
+        self._connection.on_unanswered = lambda: None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -126,13 +136,35 @@ class PathKeeper:
             self._search(is_relayed, now)
         else:
             self._end_search()
-        self._timer = self._loop.call_later(CHECK_EVERY, self._check)
+        self._is_attentive = silence > 0 or self._needs_looks(now)
+        delay = CHECK_EVERY if self._is_attentive else self._idle_time(now)
+        self._timer = self._loop.call_later(delay, self._check)
+
+    def _needs_looks(self, now: float) -> bool:
+        engine = self._connection.engine
+        seeks = self._wanted is not None or engine.path_is_down
+        could_upgrade = is_relayed(self._address) and not engine.has_nat_traversal
+        return seeks or could_upgrade or now - self._upgrade_from < SETTLED
+
+    def _idle_time(self, now: float) -> float:
+        """Seconds until something may have to be done, as long as nobody calls."""
+        seeks_spare = self._wants_spare and not self._has_spare
+        return (
+            min(CHECK_IDLE, max(CHECK_EVERY, self._spare_at - now)) if seeks_spare else CHECK_IDLE
+        )
+
+    def wake(self) -> None:
+        """Look now, unless that is done every now and then anyway."""
+        if self._timer is not None and not self._is_attentive:
+            self._timer.cancel()
+            self._check()
 
     def network_changed(self) -> None:
         """What was asked in vain may answer now: begin to look anew, if there is a need to."""
         self._asked_at = self._searched_at = float("-inf")
         self._upgrade_from = self._loop.time()
         self._spare_at, self._spare_gap = self._loop.time() + SPARE_AFTER, SPARE_AGAIN
+        self.wake()
 
     def _moved(self, now: float) -> None:
         before, self._address = self._address, self._connection.engine.address
@@ -151,11 +183,17 @@ class PathKeeper:
             return False
         return (now - self._upgrade_from) % UPGRADE_EVERY < UPGRADE_TIME
 
+    @property
+    def _wants_spare(self) -> bool:
+        is_direct = not is_relayed(self._address)
+        return bool(self._spare_ways) and is_direct and self._connection.engine.is_multipath
+
     def _is_time_for_spare(self, now: float) -> bool:
-        engine = self._connection.engine
-        if not self._spare_ways or is_relayed(self._address) or not engine.is_multipath:
+        if not self._wants_spare:
             return False
-        if any(path.is_validated and is_relayed(path.address) for path in engine.paths(now)):
+        paths = self._connection.engine.paths(now)
+        self._has_spare = any(path.is_validated and is_relayed(path.address) for path in paths)
+        if self._has_spare:
             self._spare_at, self._spare_gap = now + SPARE_AFTER, SPARE_AGAIN
             return False
         if now >= self._spare_at + SPARE_TIME:

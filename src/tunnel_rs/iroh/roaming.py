@@ -95,7 +95,12 @@ class Roaming:
         )
         self._keepers = [keeper for keeper in self._keepers if keeper.is_running]
         self._keepers.append(keeper)
-        self._steer(connection, None, on_path)
+
+        def steered() -> None:
+            on_path()
+            keeper.wake()
+
+        self._steer(connection, None, steered)
         keeper.start()
         self._latest, self._moved = connection, moved
 

@@ -352,6 +352,7 @@ class QuicEndpoint:
         """A face cannot send to the addresses that `concerns` holds for."""
         for connection in self._reached_by(concerns):
             connection.engine.path_lost()
+            connection.on_unanswered()
 
     def ask_peers(self, concerns: Callable[[Address], bool]) -> None:
         """Something has happened to the addresses that `concerns` holds for (they can be sent to

@@ -83,6 +83,9 @@ class QuicConnection:
         """Called when the path to an address has been given up as nothing passed."""
         self.on_peer_moved: Callable[[], None] = lambda: None
         """Called when the peer has told of an address that is new; `on_paths_changed` follows."""
+        self.on_unanswered: Callable[[], None] = lambda: None
+        """Called when the peer owes an answer and a timer has run out, and when the way to it is
+        known to be lost."""
         self.handshaken: asyncio.Future[None] = self._loop.create_future()
         self.handshaken.add_done_callback(_retrieve)
 
@@ -420,6 +423,8 @@ class QuicConnection:
             except Exception as exc:
                 self._break(exc)
             self.process_events()
+            if self.engine.silent_for(now):
+                self.on_unanswered()
         self.flush()
 
     def discard(self) -> None:

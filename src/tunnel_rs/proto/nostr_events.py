@@ -16,7 +16,7 @@ from typing import Any
 
 from tunnel_rs.errors import ProtocolError
 from tunnel_rs.proto import nip44
-from tunnel_rs.proto.nostr_keys import NostrPublicKey, NostrSecretKey, verify
+from tunnel_rs.proto.nostr_keys import RANDOM_LENGTH, NostrPublicKey, NostrSecretKey, verify
 from tunnel_rs.values import Secret
 
 KIND = 24_242
@@ -84,12 +84,17 @@ class Signal:
 
 
 def sign_event(
-    key: NostrSecretKey, kind: int, tags: tuple[tuple[str, ...], ...], content: str, now: int
+    key: NostrSecretKey,
+    kind: int,
+    tags: tuple[tuple[str, ...], ...],
+    content: str,
+    now: int,
+    fresh: bytes,
 ) -> Event:
-    """A new event by `key`."""
+    """A new event by `key`. `fresh` is `RANDOM_LENGTH` random bytes."""
     pubkey = key.public_key.hex
     digest = _digest(pubkey, now, kind, tags, content)
-    return Event(digest.hex(), pubkey, now, kind, tags, content, key.sign(digest).hex())
+    return Event(digest.hex(), pubkey, now, kind, tags, content, key.sign(digest, fresh).hex())
 
 
 def _digest(
@@ -208,7 +213,18 @@ class Conversation:
         else:
             content = base64.urlsafe_b64encode(body).decode().rstrip("=")
         tags = (("t", self._transfer_id), ("p", self._peer.hex), ("type", name))
-        return sign_event(self._key, self._kind, tags, content, now)
+        return self._signed(self._kind, tags, content, now)
+
+    def auth_event(self, relay: str, challenge: str, now: int) -> Event:
+        """The answer to a relay that asks who we are (NIP-42)."""
+        tags = (("relay", relay), ("challenge", challenge))
+        return self._signed(AUTH_KIND, tags, "", now)
+
+    def _signed(
+        self, kind: int, tags: tuple[tuple[str, ...], ...], content: str, now: int
+    ) -> Event:
+        fresh = self._random_bytes(RANDOM_LENGTH)
+        return sign_event(self._key, kind, tags, content, now, fresh)
 
     def understand(self, event: Event) -> Signal | None:
         """What the peer says; None for anything that is not the peer's, not for us, or damaged.
@@ -239,8 +255,3 @@ class Conversation:
 def _plain(event: Event) -> bytes:
     text = event.content.rstrip("=")
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-def auth_event(key: NostrSecretKey, relay: str, challenge: str, now: int) -> Event:
-    """The answer to a relay that asks who we are (NIP-42)."""
-    return sign_event(key, AUTH_KIND, (("relay", relay), ("challenge", challenge)), "", now)

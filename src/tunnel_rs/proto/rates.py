@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import repeat
 
 Totals = tuple[int, int]
 """Bytes sent and received since the beginning."""
@@ -12,9 +13,13 @@ Rate = tuple[float, float]
 HISTORY = 300
 """Rates over all that are remembered."""
 
+SLOT = 1.0
+"""Seconds that each of them stands for."""
+
 
 class Rates:
-    """Call `sample` regularly. Holds as much as the last sample had, and the history."""
+    """Call `sample` every `SLOT`, or less often while nothing moves. Holds as much as the last
+    sample had, and the history."""
 
     def __init__(self) -> None:
         self.history: deque[Rate] = deque(maxlen=HISTORY)
@@ -32,7 +37,8 @@ class Rates:
         seconds = None if self._at is None else now - self._at
         if seconds is not None and seconds > 0:
             self.now = _rate(self._all, everything, seconds)
-            self.history.append(self.now)
+            slots = min(max(1, round(seconds / SLOT)), HISTORY)
+            self.history.extend(repeat(self.now, slots))
             begun = self._totals
             self._rates = {k: _rate(begun.get(k, (0, 0)), t, seconds) for k, t in totals.items()}
         self._at, self._all, self._totals = now, everything, dict(totals)
