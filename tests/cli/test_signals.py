@@ -2,7 +2,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,14 +11,6 @@ from tunnel_rs.errors import ExitStatus, UnreachableError
 from tunnel_rs.reports import Report, Stopping, silent
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals to itself")
-
-
-@pytest.fixture(autouse=True)
-def _handlers_are_as_before() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def send(number: signal.Signals) -> None:
@@ -34,6 +26,21 @@ async def nothing() -> None:
 
 
 both_ways = pytest.mark.parametrize("portable", [False, True], ids=["add_handler", "wakeup_fd"])
+
+
+@both_ways
+@pytest.mark.parametrize("stopped", [True, False])
+def test_handlers_are_as_before_once_the_loop_is_closed(portable: bool, stopped: bool) -> None:
+    async def main() -> None:
+        with StopSignals(portable=portable) as signals:
+            if stopped:
+                send(signal.SIGINT)
+                await signals.first
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    asyncio.run(main())
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @both_ways
@@ -85,6 +92,19 @@ async def test_a_second_signal_ends_at_once(portable: bool) -> None:
         ended = await run_until_signal(running(), stop, signals, silent, stop_time=3600)
     assert ended is ExitStatus.TERMINATED
     assert cancelled == ["stop"]
+
+
+async def test_more_signals_do_not_break_off_what_is_closed_after_that() -> None:
+    with StopSignals() as signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            send(number)
+        await signals.second
+    closed = 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) * 3:
+        send(number)
+        await asyncio.sleep(0)
+        closed += 1
+    assert closed == 9
 
 
 async def test_sessions_that_do_not_finish_are_cut_off_when_the_time_is_up() -> None:

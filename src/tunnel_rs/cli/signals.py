@@ -1,4 +1,5 @@
-"""Signals: stop in order on the first SIGINT or SIGTERM, at once on the second.
+"""Signals: stop in order on the first SIGINT or SIGTERM, at once on the second. Further ones change
+nothing.
 
 SIGHUP re-reads the settings of a program that can do so, and stops the others: it is how OpenSSH
 ends a ProxyCommand, whose server must not be left with half a session.
@@ -55,6 +56,11 @@ class StopSignals:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self.first.done() and not self._portable:
+            # The rest of the program is being closed. Who presses Ctrl-C once more would break off
+            # the loop in the middle of it; the loop takes its handlers away when it closes.
+            self._reload = None
+            return
         self._undo.close()
 
     def _install(self, signals: set[signal.Signals]) -> None:
