@@ -286,6 +286,21 @@ def test_a_client_whose_last_path_is_abandoned_opens_another(network: PathNetwor
     exchange(network, 50_000)
 
 
+def test_a_crossing_that_leaves_no_path_is_told_where_the_peer_was_heard(
+    network: PathNetwork,
+) -> None:
+    """The path that carried data is dead. The client leaves it, and the server the other one."""
+    second = network.open(SECOND)
+    client, server = network.both()
+    network.links[FIRST].cut()
+    assert server.abandon_path(second, network.now)
+    assert client.abandon_path(0, network.now)
+    exchange(network, 50_000)
+    assert client.ending is None and server.ending is None
+    assert client.address == SECOND and server.address == network.links[SECOND].near
+    assert client._data_path.id > second
+
+
 def test_a_peer_that_opens_and_abandons_without_end_takes_no_memory() -> None:
     network = connected(names=NAMES)
     client, server = network.both()

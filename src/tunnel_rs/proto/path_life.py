@@ -323,12 +323,22 @@ class PathLife(PathOutput):
         self._choose(now)
         self._bound_draining(path)
         if self._data_path is path:
+            self._speak_where_heard()
             grace = max(2 * _GRACE_RTT, self._longest_pto())
             self._no_path_at = now + _GRACE_PTOS * grace
             self._lost_all(now)
         elif self._data_path.recovery is not None:
             self._data_path.recovery.forgive()
             self._data_path.pings.append(0)
+
+    def _speak_where_heard(self) -> None:
+        """No path is left. Both sides may have abandoned one at the same time, and each taken the
+        other's for good: the last words go where the peer was heard last."""
+        speaks = self._path if self._is_receiving else None
+        last = max(self._live, key=lambda path: (path is speaks, path.heard_at))
+        if last is not self._data_path and last.is_abandoned:
+            self._data_path = last
+            self._restore()
 
     def _bound_draining(self, newest: Path) -> None:
         kept = (newest, self._path, self._data_path)
