@@ -286,6 +286,17 @@ def test_a_client_whose_last_path_is_abandoned_opens_another(network: PathNetwor
     exchange(network, 50_000)
 
 
+def test_the_peer_hears_of_it_also_when_what_carries_data_is_dead(network: PathNetwork) -> None:
+    second = network.open(SECOND)
+    client, server = network.both()
+    network.links[FIRST].cut()
+    assert server.abandon_path(second, network.now)
+    network.run(0.1)
+    assert [path.id for path in client.paths(network.now)] == [0]
+    network.links[FIRST].cut(False)
+    exchange(network, 50_000)
+
+
 def test_a_crossing_that_leaves_no_path_is_told_where_the_peer_was_heard(
     network: PathNetwork,
 ) -> None:

@@ -309,6 +309,8 @@ class PathLife(PathOutput):
         path.abandon_code = code
         self._gone.add(path.id)
         self._say(FrameType.PATH_ABANDON, encode_numbers(path.id, code))
+        if was_open and not by_peer:
+            self._say_farewell(path, code)
         if was_open:
             self._on_path(path, partial(self._give_up, now))
             self._events.append(PathAbandoned(path.id, path.address, code, by_peer))

@@ -28,7 +28,7 @@ from aioquic.quic.packet_builder import (
 from aioquic.quic.recovery import QuicPacketSpace
 
 from tunnel_rs.proto.engine import DATAGRAM_SIZE, Address, Train
-from tunnel_rs.proto.multipath_frames import FrameType
+from tunnel_rs.proto.multipath_frames import FrameType, encode_numbers
 from tunnel_rs.proto.path_context import Path, PathContext
 
 MAX_QUEUED = 512
@@ -37,6 +37,8 @@ is cut off."""
 
 MAX_OFF_PATH = 32
 """Answers to challenges from addresses that are no path's; more in one batch are not answered."""
+
+MAX_FAREWELLS = 8
 
 MAX_CHALLENGES = 8
 """Challenges of one path that an answer is waited for."""
@@ -87,6 +89,7 @@ class PathOutput(PathContext):
         super().__init__(*args, **kwargs)
         self._queue: deque[ControlFrame] = deque()
         self._off_path: deque[OffPathAnswer] = deque()
+        self._farewells: deque[tuple[Path, bytes]] = deque(maxlen=MAX_FAREWELLS)
         self._now = 0.0
         """The time of the last call that was given one."""
 
@@ -357,17 +360,32 @@ class PathOutput(PathContext):
     def _off_path_train(
         self, path: Path, address: Address, frames: list[tuple[int, bytes]], *, fill: int
     ) -> list[Train]:
-        """One packet of probing frames with the id and keys of `path`, outside recovery and
-        congestion control, padded to `fill` bytes. Makes `path` current."""
+        """One packet of frames that nothing depends on with the id and keys of `path`, outside
+        recovery and congestion control, padded to `fill` bytes. Makes `path` current."""
         self._enter(path)
-        builder = self._builder(max(fill, _SMALLEST_PACKET + sum(9 for _ in frames)))
+        sizes = [size_uint_var(kind) + len(payload) for kind, payload in frames]
+        builder = self._builder(max(fill, _SMALLEST_PACKET + sum(sizes)))
         builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[_ONE_RTT])
-        for kind, payload in frames:
-            builder.start_frame(kind, capacity=1 + len(payload)).push_bytes(payload)
+        for (kind, payload), size in zip(frames, sizes, strict=True):
+            builder.start_frame(kind, capacity=size).push_bytes(payload)
         builder._datagram_needs_padding = fill > 0
         datagrams, _ = builder.flush()
         self._packet_number = builder.packet_number
         return [(datagram, len(datagram), address) for datagram in datagrams]
+
+    def _say_farewell(self, path: Path, code: int) -> None:
+        """Tell the peer on `path` itself, too, that we leave it. What carries data may be dead
+        without our having noticed, and the peer is not to move to where we no longer are."""
+        if path.network_paths[0].is_validated and self._peer_id(path) is not None:
+            self._farewells.append((path, encode_numbers(path.id, code)))
+
+    def _farewell_trains(self) -> list[Train]:
+        trains: list[Train] = []
+        while self._farewells:
+            path, payload = self._farewells.popleft()
+            frame = int(FrameType.PATH_ABANDON), payload
+            trains += self._off_path_train(path, path.address, [frame], fill=0)
+        return trains
 
     def _off_path_answers(self) -> list[Train]:
         trains: list[Train] = []

@@ -53,6 +53,8 @@ class PathTimers(PathLife):
             for path in self._live:
                 if path is not data and path.is_open and self._wants_turn(path, now):
                     trains += self._idle_path_trains(path, now)
+        if self._farewells:
+            trains += self._farewell_trains()
         if self._off_path:
             trains += self._off_path_answers()
         if data is not self._path:
