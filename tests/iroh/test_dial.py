@@ -382,7 +382,7 @@ async def test_a_dial_cancelled_in_the_moment_of_success_leaves_no_link() -> Non
         assert client.quic.connection_count == 0
         accepted: QuicConnection = await server.quic.accept()
         error = await accepted.wait_closed()
-        assert str(error) == "gave up"
+        assert error.reason == "gave up"
 
 
 @virtual_time
