@@ -358,3 +358,19 @@ def test_a_forged_new_address_does_not_keep_a_path(network: PathNetwork) -> None
     path = path_of(server, second, network.now)
     assert path is not None and path.address == network.links[SECOND].near
     exchange(network, 100_000)
+
+
+def test_we_speak_also_where_the_peer_is_heard_and_asks_nothing(network: PathNetwork) -> None:
+    """As iroh, whose acknowledgements for all paths come on one, and which gives up a path on which
+    it has heard nothing for 15 s."""
+    second = network.open(SECOND)
+    client, _ = network.both()
+    path = client._paths[second]
+    asked = []
+    for look in range(4):
+        now = network.now + look * KEEP_ALIVE
+        path.heard_at = path.keep_alive_at = now
+        client._watch(path, now)
+        asked.append(bool(path.pings))
+        path.pings.clear()
+    assert asked == [False, True, True, True]

@@ -44,6 +44,7 @@ class Path:
         "context",
         "drain_at",
         "heard_at",
+        "sent_before",
         "host_ids",
         "id",
         "idle_at",
@@ -87,6 +88,8 @@ class Path:
         """When the peer last answered a challenge."""
         self.rtt: float | None = None
         self.opened_at = self.heard_at = 0.0
+        self.sent_before = 0
+        """Bytes we had sent when the path was last looked at to keep it alive."""
         self.keep_alive_at: float | None = None
         self.idle_at: float | None = None
         self.revert_at: float | None = None

@@ -164,12 +164,20 @@ class PathTimers(PathLife):
         if path.drain_at is None and path.keep_alive_at is not None and now >= path.keep_alive_at:
             if sum(other.is_open for other in self._live) < 2:
                 path.keep_alive_at = None
-            elif path.is_validated and path.heard_at + KEEP_ALIVE > now:
+            elif path.is_validated and path.heard_at + KEEP_ALIVE > now and self._has_spoken(path):
                 path.keep_alive_at = path.heard_at + KEEP_ALIVE
             else:
                 path.keep_alive_at = now + KEEP_ALIVE
                 if path.is_validated:
                     path.pings.append(0)
+
+    def _has_spoken(self, path: Path) -> bool:
+        """Whether we have sent something on `path` since it was last asked. That we hear the peer
+        there does not mean that it hears us: iroh acknowledges all paths on its data path alone,
+        and gives up a path on which nothing comes for 15 s."""
+        sent = path.network_paths[0].bytes_sent
+        before, path.sent_before = path.sent_before, sent
+        return sent != before
 
     def _check_idle(self, path: Path, now: float) -> None:
         others = [o for o in self._live if o is not path and o.is_validated]
