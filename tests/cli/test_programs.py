@@ -93,11 +93,13 @@ async def test_one_that_does_not_answer_is_named(
     monkeypatch.setattr(control_socket, "ALL_TIMEOUT", 0.3)
     await running.add("client", 8)
     silent: list[str] = []
+    find = partial(Choice.find_all, environ=running.environ, tell=silent.append)
     with socket.socket(socket.AF_UNIX) as stopped:
         stopped.bind(str(tmp_path / "tunnel-rs" / "tunnel-rs-server-9.sock"))
         stopped.listen(1)
-        for choice in (Choice(), Choice(pid=8)):
-            await in_thread(partial(choice.find_all, running.environ, silent.append))
+        await in_thread(partial(find, Choice()))
+        await in_thread(partial(find, Choice(pid=8)))
+        await in_thread(partial(find, Choice(), roles=["client"]))
         with pytest.raises(LocalError, match="no server of this user answers; tunnel-rs-server-9"):
             await running.one(Choice(), "server")
     assert silent == ["tunnel-rs-server-9 does not answer; it may be stopped, or very busy"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.program import run_vpn
 
+from tunnel_rs.cli import programs
 from tunnel_rs.cli.vpn_status import lines
 from tunnel_rs.net import control_socket
 
@@ -42,15 +43,19 @@ SERVER = {
 def test_nobody_runs(tmp_path: Path) -> None:
     ended = run_vpn("status", environ={"XDG_RUNTIME_DIR": str(tmp_path)})
     assert (ended.status, ended.out) == (1, "")
-    assert "no VPN server or client of this user is running" in ended.err
+    assert "no VPN server or VPN client of this user is running" in ended.err
+
+
+SILENT = [Path("tunnel-rs-vpn-vpnclient-9.sock"), Path("tunnel-rs-server-8.sock")]
 
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     answers = control_socket.Answers(
-        {Path("client.sock"): CLIENT, Path("server.sock"): SERVER}, [Path("tunnel-rs-vpn-9.sock")]
+        {Path("client.sock"): CLIENT, Path("server.sock"): SERVER},
+        SILENT,
     )
-    monkeypatch.setattr(control_socket, "ask_all", lambda directory, pattern: answers)
+    monkeypatch.setattr(programs, "ask_all", lambda directory, pattern: answers)
     yield
 
 
@@ -66,7 +71,9 @@ def test_programs_get_one_json_object_each() -> None:
 
 @pytest.mark.usefixtures("running")
 def test_a_program_that_does_not_answer_is_named() -> None:
-    assert "tunnel-rs-vpn-9 does not answer" in run_vpn("status").err
+    told = run_vpn("status").err
+    assert "tunnel-rs-vpn-vpnclient-9 does not answer" in told
+    assert "server-8" not in told  # no part of the VPN
 
 
 @pytest.mark.usefixtures("running")

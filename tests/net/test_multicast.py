@@ -175,17 +175,6 @@ async def test_a_system_that_does_not_tell_its_interfaces_is_no_failure(join: Jo
     assert [error.errno for error in recorder.errors] == [errno.EPERM]
 
 
-async def test_an_event_loop_that_cannot_watch_sockets_is_no_failure(
-    join: Join, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def add_reader(*_: object) -> None:
-        raise NotImplementedError
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", add_reader)
-    _, recorder = join([LO4])
-    assert [error.errno for error in recorder.errors] == [errno.ENOSYS]
-
-
 async def test_the_number_of_sockets_is_bounded(
     join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -588,3 +588,13 @@ async def test_datagrams_the_kernel_has_not_coalesced_are_joined_to_trains(
         (b"dddd", 4, one),
         (b"eeee", 4, other),
     ]
+
+
+async def test_an_event_loop_that_cannot_watch_sockets_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the default one of Windows: it inherits what all loops may implement."""
+    loop = type(asyncio.get_running_loop())
+    monkeypatch.setattr(loop, "add_reader", asyncio.AbstractEventLoop.add_reader)
+    with pytest.raises(LocalError, match="cannot watch sockets; on Windows use"):
+        UdpSocket.bind(SocketAddr("127.0.0.1", 0))

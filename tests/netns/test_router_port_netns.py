@@ -96,15 +96,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatLab]:
         lab.tear_down()
 
 
-@pytest.mark.parametrize("way", ["PCP", "NAT-PMP", "UPnP"])
-def test_a_router_leads_strangers_to_us_until_we_leave(lab: NatLab, way: str) -> None:
+def lets_a_stranger_in_until_we_leave(lab: NatLab, way: str, ip: str, family: str) -> None:
     argv = [sys.executable, "-m", "tests.netns.router_scene", way]
     host = lab.start("hostA", argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert host.stdin is not None
     assert host.stdout is not None
-    ip, _, port = host.stdout.readline().decode().strip().rpartition(":")
-    assert ip == OUTSIDE
-    word = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    told, _, port = host.stdout.readline().decode().strip().rpartition(":")
+    assert told.strip("[]") == ip
+    word = f"import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM); "
     word += f"s.sendto(b'hello', ('{ip}', {port}))"
     lab.run("pub", [sys.executable, "-c", word])
     assert host.stdout.readline() == b"hello\n"
@@ -116,6 +115,11 @@ def test_a_router_leads_strangers_to_us_until_we_leave(lab: NatLab, way: str) ->
     assert f"dport {port}" not in lab.run("natA", "nft list ruleset")
 
 
+@pytest.mark.parametrize("way", ["PCP", "NAT-PMP", "UPnP"])
+def test_a_router_leads_strangers_to_us_until_we_leave(lab: NatLab, way: str) -> None:
+    lets_a_stranger_in_until_we_leave(lab, way, OUTSIDE, "AF_INET")
+
+
 def test_a_router_lets_strangers_in_by_ipv6_until_we_leave(lab: NatLab) -> None:
     """Its address is of link-local scope, as routers announce themselves."""
     shown = lab.run("natA", "ip -6 -o addr show dev lan scope link")
@@ -125,19 +129,4 @@ def test_a_router_lets_strangers_in_by_ipv6_until_we_leave(lab: NatLab) -> None:
         f"-6 route add default via {router} dev eth0",
     ):
         lab.run("hostA", f"ip {command}")
-    argv = [sys.executable, "-m", "tests.netns.router_scene", "IPv6"]
-    word = "import socket, sys; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); "
-    word += "s.sendto(b'hello', (sys.argv[1], int(sys.argv[2])))"
-    host = lab.start("hostA", argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert host.stdin is not None
-    assert host.stdout is not None
-    ip, _, port = host.stdout.readline().decode().strip().rpartition(":")
-    assert ip == f"[{HOST6}]"
-    lab.run("pub", [sys.executable, "-c", word, HOST6, port])
-    assert host.stdout.readline() == b"hello\n"
-    assert f"dport {port}" in lab.run("natA", "nft list ruleset")
-    host.stdin.close()
-    assert host.stdout.readline() == b"None\n"
-    assert host.wait(5) == 0
-    host.stdout.close()
-    assert f"dport {port}" not in lab.run("natA", "nft list ruleset")
+    lets_a_stranger_in_until_we_leave(lab, "IPv6", HOST6, "AF_INET6")

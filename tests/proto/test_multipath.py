@@ -95,7 +95,8 @@ def test_a_lossy_network_only_takes_longer() -> None:
     assert found == 10
 
 
-def test_a_rebound_nat_is_gone_through_again() -> None:
+def on_a_direct_path() -> NatNetwork:
+    """Both behind NATs that restrict by port, and data on the path through them."""
     network = joined(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED)
     network.tell_candidates()
     assert settle_direct(network, 5.0)
@@ -104,12 +105,17 @@ def test_a_rebound_nat_is_gone_through_again() -> None:
     assert direct is not None
     client.select_path(direct)
     network.settle()
+    return network
+
+
+def test_a_rebound_nat_is_gone_through_again() -> None:
+    network = on_a_direct_path()
     network.hosts[CLIENT].rebind()
     network.hosts[SERVER].rebind()
     network.run(3)
     exchange(network, 20_000)
     network.tell_candidates()
-    client.network_changed(network.now)
+    network.both()[0].network_changed(network.now)
     network.run(1)
     assert settle_direct(network, 10.0)
     exchange(network, 20_000)
@@ -117,14 +123,7 @@ def test_a_rebound_nat_is_gone_through_again() -> None:
 
 @pytest.mark.parametrize("seconds", [10.0, 30.0, 60.0, 90.0])
 def test_udp_that_was_blocked_for_a_while_is_found_again(seconds: float) -> None:
-    network = joined(Nat.PORT_RESTRICTED, Nat.PORT_RESTRICTED)
-    network.tell_candidates()
-    assert settle_direct(network, 5.0)
-    client, _ = network.both()
-    direct = network.direct_path()
-    assert direct is not None
-    client.select_path(direct)
-    network.settle()
+    network = on_a_direct_path()
     began, network.direct.cut = network.now, True
     exchange(network, 20_000)
     assert network.direct_path() is None

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunnel_rs.errors import LinkClosedError
 from tunnel_rs.proto.retries import (
     EAGER_LIMIT,
     EAGER_TIME,
@@ -28,6 +29,18 @@ def test_for_a_while_a_server_that_does_not_answer_is_tried_every_two_seconds(sh
         delay = retries.missed(now)
         assert 1.0 <= delay <= EAGER_LIMIT
         now += delay
+
+
+@pytest.mark.parametrize(
+    ("by_peer", "was_up", "hurries"),
+    [(True, False, False), (True, True, True), (False, False, True)],
+)
+def test_only_who_was_sent_away_before_a_tunnel_was_up_keeps_away(
+    by_peer: bool, was_up: bool, hurries: bool
+) -> None:
+    retries = least()
+    retries.after(LinkClosedError(7, "too many", by_peer=by_peer), 0.0, was_up=was_up)
+    assert retries.hurries is hurries
 
 
 def test_after_that_it_is_tried_now_and_then() -> None:

@@ -3,7 +3,7 @@
 import functools
 import json as json_text
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,13 +204,12 @@ def show(
     console: Console,
     choice: Choice,
     lines: Callable[[Mapping[str, Any]], Iterator[str]],
-    role: str | None = None,
+    roles: Sequence[str] = (),
 ) -> ExitStatus:
-    """What each of the chosen programs, of those of `role` alone if there is one, is doing, in its
-    `lines`; also which do not answer, and that there is none."""
+    """What each of the chosen programs, of those of `roles` alone if there are some, is doing, in
+    its `lines`; also which do not answer, and that there is none."""
     silent: list[str] = []
-    found = choice.find_all(os.environ, silent.append)
-    programs = [program for program in found if role in (None, program.role)]
+    programs = choice.find_all(os.environ, roles, silent.append)
     for program in programs:
         if console.writes_data:
             _event(console, "status", program.status)
@@ -220,7 +219,7 @@ def show(
     for text in silent:
         console.remark(text)
     if not programs and not silent and not console.writes_data:
-        kinds = "server or client" if role is None else kind(role)
+        kinds = " or ".join(map(kind, roles or ANY))
         console.remark(f"no {kinds} of this user is running")
     return ExitStatus.DONE if programs else ExitStatus.FAILURE
 

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from tunnel_rs.errors import LocalError, UsageError
-from tunnel_rs.net.control_socket import STATUS, Request, ask, ask_all, runtime_directory
+from tunnel_rs.net.control_socket import (
+    ALL_TIMEOUT,
+    STATUS,
+    Request,
+    ask,
+    ask_all,
+    runtime_directory,
+)
 
 PATTERN = "tunnel-rs-*"
 
@@ -57,29 +64,37 @@ class Choice:
     pid: int | None = None
 
     def find_all(
-        self, environ: Mapping[str, str], tell: Callable[[str], None] = lambda _: None
+        self,
+        environ: Mapping[str, str],
+        roles: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda _: None,
     ) -> list[Program]:
-        """All that answer and fit; `tell` hears of those that fit and do not. Raises LocalError
-        when the socket that was named does not answer."""
+        """All that answer and fit, of any role or one of `roles`; `tell` hears of those that fit
+        and do not answer. Raises LocalError when the socket that was named does not."""
         if self.socket is not None:
             try:
-                return [Program(self.socket, ask(self.socket, STATUS))]
+                program = Program(self.socket, ask(self.socket, STATUS, timeout=ALL_TIMEOUT))
+                return [program] if not roles or program.role in roles else []
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise LocalError(f"{self.socket}: no program answers there: {reason}") from None
         answers = ask_all(runtime_directory(environ), PATTERN)
         for path in answers.silent:
-            if self.pid is None or path.stem.endswith(f"-{self.pid}"):
+            role, pid = path.stem.split("-")[-2:]  # as they are named
+            if self._fits(role, pid, roles):
                 tell(silence(path))
         found = (Program(path, status) for path, status in answers.given.items())
-        fitting = (program for program in found if self.pid in (None, program.pid))
+        fitting = [each for each in found if self._fits(each.role, str(each.pid), roles)]
         return sorted(fitting, key=lambda program: (program.role != "server", program.pid))
+
+    def _fits(self, role: str, pid: str, roles: Sequence[str]) -> bool:
+        return (not roles or role in roles) and (self.pid is None or pid == str(self.pid))
 
     def find_one(self, environ: Mapping[str, str], roles: Sequence[str]) -> Program:
         """The one program of one of `roles`. Raises LocalError when there is none, UsageError when
         there are several."""
         silent: list[str] = []
-        found = [each for each in self.find_all(environ, silent.append) if each.role in roles]
+        found = self.find_all(environ, roles, silent.append)
         wanted = " or ".join(map(kind, roles))
         if not found:
             which = f" with process id {self.pid}" if self.pid is not None else " of this user"

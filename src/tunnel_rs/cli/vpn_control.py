@@ -26,7 +26,7 @@ def ls(console: Console, choice: Choice) -> ExitStatus:
     Example:
       tunnel-rs-vpn ls
     """
-    return show(console, choice, _listed, VPN_SERVER)
+    return show(console, choice, _listed, [VPN_SERVER])
 
 
 @click.command()

@@ -1,20 +1,16 @@
 """`tunnel-rs-vpn status`."""
 
-import json as json_text
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from tunnel_rs.cli.console import Console
+from tunnel_rs.cli.control import show
 from tunnel_rs.cli.options import output_options
-from tunnel_rs.cli.programs import silence
+from tunnel_rs.cli.programs import VPN_CLIENT, VPN_SERVER, Choice
 from tunnel_rs.cli.status_lines import errors_line, penalties_line
-from tunnel_rs.cli.wording import printable
 from tunnel_rs.errors import ExitStatus
-
-PATTERN = "tunnel-rs-vpn-*"
 
 
 @click.command()
@@ -28,20 +24,7 @@ def status(console: Console) -> ExitStatus:
     Example:
       tunnel-rs-vpn status --json
     """
-    from tunnel_rs.net.control_socket import ask_all, runtime_directory
-
-    answers = ask_all(runtime_directory(os.environ), PATTERN)
-    for path in answers.silent:
-        console.remark(silence(path))
-    for answer in answers.given.values():
-        if console.writes_data:
-            console.data(json_text.dumps({"event": "status", **answer}, separators=(",", ":")))
-        else:
-            for line in lines(answer):
-                console.data(printable(line))
-    if not answers.given and not answers.silent and not console.writes_data:
-        console.remark("no VPN server or client of this user is running")
-    return ExitStatus.DONE if answers.given else ExitStatus.FAILURE
+    return show(console, Choice(), lines, [VPN_SERVER, VPN_CLIENT])
 
 
 def lines(answer: Mapping[str, Any]) -> Iterator[str]:

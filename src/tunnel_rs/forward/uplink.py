@@ -125,10 +125,7 @@ class Uplink:
     def _delay(self, error: TunnelError, was_up: bool) -> float:
         """Seconds until the next attempt. People are told, unless they know."""
         retries, now = self._retries, asyncio.get_running_loop().time()
-        if isinstance(error, LinkClosedError) and error.by_peer and not was_up:
-            delay = retries.refused()
-        else:
-            delay = retries.missed(now, wanted=self._waiting > 0)
+        delay = retries.after(error, now, was_up=was_up, wanted=self._waiting > 0)
         if retries.is_news(str(error), now):
             self._report(TunnelLost(str(error), delay))
         return delay

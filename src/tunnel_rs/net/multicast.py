@@ -113,11 +113,7 @@ class _Member:
         self._budget = PACKETS_PER_SECOND
         self._budget_until = 0.0
         self._resume: asyncio.TimerHandle | None = None
-        try:
-            self._loop.add_reader(self._socket, self._readable)
-        except NotImplementedError:  # the proactor loop of Windows
-            self._socket.close()
-            raise OSError(errno.ENOSYS, "this event loop cannot watch sockets") from None
+        self._loop.add_reader(self._socket, self._readable)
 
     def send(self, data: bytes) -> None:
         """To the group, or nowhere: what fails now is said again soon."""

@@ -108,6 +108,10 @@ class UdpSocket:
         mark: int | None = None,
     ) -> "UdpSocket":
         """Bind to `address`; what is sent carries `mark` (Linux). Raises LocalError."""
+        if not _watches_sockets(asyncio.get_running_loop()):
+            raise LocalError(
+                "this event loop cannot watch sockets; on Windows use asyncio.SelectorEventLoop"
+            )
         family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -379,6 +383,11 @@ class UdpSocket:
             self._send_apart(*rest)
         if self._rest is None and self._sink is not None:
             self._sink.writable()
+
+
+def _watches_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether it has `add_reader`, which the default loop of Windows has not."""
+    return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
 def _forbid_fragments(sock: socket.socket, family: int) -> None:

@@ -29,18 +29,18 @@ class _Declared(NamedTuple):
     end: int
     sent_time: float
     forgotten_at: float
-    in_event: bool
-    """Whether the loss event that the window last shrank for counted it."""
+    event: int
+    """The loss event that it belongs to."""
 
 
 class Reordering:
     """What was declared lost lately, and how long to wait before that."""
 
-    __slots__ = ("_declared", "_events_left", "_missing", "_patience", "packet_threshold")
+    __slots__ = ("_declared", "_event", "_events_left", "_missing", "_patience", "packet_threshold")
 
     def __init__(self) -> None:
         self._declared: deque[_Declared] = deque()
-        self._missing = 0
+        self._event = self._missing = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -62,8 +62,8 @@ class Reordering:
 
     def begin_event(self) -> None:
         """The window shrinks for what is declared lost next."""
+        self._event += 1
         self._missing = 0
-        self._declared = deque(old._replace(in_event=False) for old in self._declared)
         self._events_left -= 1
         if not self._events_left:
             self._reset()
@@ -71,7 +71,8 @@ class Reordering:
     def declare(self, number: int, end: int, sent_time: float, *, now: float, rtt: float) -> None:
         """Packets `number` to `end - 1`, sent at `sent_time`, were declared lost."""
         self._missing += end - number
-        self._declared.append(_Declared(number, end, sent_time, now + _REMEMBERED_FOR * rtt, True))
+        forgotten_at = now + _REMEMBERED_FOR * rtt
+        self._declared.append(_Declared(number, end, sent_time, forgotten_at, self._event))
         if len(self._declared) > _MAX_REMEMBERED:
             self._declared.popleft()
 
@@ -93,7 +94,7 @@ class Reordering:
             kept.extend(rest)
             if rest == [packets]:
                 continue
-            if packets.in_event:
+            if packets.event == self._event:
                 self._missing -= _count([packets]) - _count(rest)
             self._learn(largest - packets.number + 1, now - packets.sent_time - rtt)
         self._declared = kept

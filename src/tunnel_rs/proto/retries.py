@@ -8,6 +8,7 @@ Whom the server has sent away comes back less and less often in any case.
 
 from collections.abc import Callable
 
+from tunnel_rs.errors import LinkClosedError, TunnelError
 from tunnel_rs.proto.backoff import Backoff
 
 EAGER_LIMIT, EAGER_TIME = 2.0, 900.0
@@ -47,6 +48,13 @@ class Retries:
             each.reset()
         self._missing_since = self._told = None
         self.hurries = False
+
+    def after(self, error: TunnelError, now: float, *, was_up: bool, wanted: bool = False) -> float:
+        """Seconds until the next attempt, after `error` ended the last one or, if it `was_up`, the
+        tunnel. `wanted`: somebody waits for it."""
+        if isinstance(error, LinkClosedError) and error.by_peer and not was_up:
+            return self.refused()
+        return self.missed(now, wanted=wanted)
 
     def missed(self, now: float, *, wanted: bool = False) -> float:
         """Nobody has answered, or a tunnel that was up was lost: seconds until the next attempt.
