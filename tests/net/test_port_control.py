@@ -124,6 +124,19 @@ async def test_a_refusal_ends_the_wait() -> None:
             await control.obtain(0)
 
 
+async def test_a_router_that_will_not_give_up_a_port_is_asked_for_the_shortest_lease() -> None:
+    def keep(message: bytes) -> bytes | None:
+        if message[4:8] == bytes(4):
+            return bytes((2, 0x81, 0, 2)) + bytes(20) + message[24:]
+        return pcp_router(message)
+
+    async with router(keep) as (target, control):
+        await control.obtain(5555)
+        await control.release()
+        lifetimes = [int.from_bytes(message[4:8], "big") for message in target.received]
+        assert lifetimes == [7200, 0, 1]
+
+
 async def test_junk_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_WAITS", (0.02,))
     async with router(lambda _: b"\x02\x81 junk") as (_, control):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from itertools import chain
 
+from tunnel_rs.net import port_control
 from tunnel_rs.net.interfaces import local_interfaces
 from tunnel_rs.net.pinholes import Pinholes
 from tunnel_rs.net.port_control import PortControl
@@ -43,6 +44,8 @@ def changed(external: SocketAddr | None) -> None:
 
 
 async def main() -> None:
+    # A question asked twice renews the pinhole, and miniupnpd does not close one that was renewed.
+    port_control.RETRY_WAITS = (30.0,)
     loop = asyncio.get_running_loop()
     is_6 = sys.argv[1] == "IPv6"
     local = ("::" if is_6 else "0.0.0.0", 0)

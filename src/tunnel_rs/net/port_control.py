@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
-from tunnel_rs.errors import TargetError, UnreachableError
+from tunnel_rs.errors import ProtocolError, TargetError, UnreachableError
 from tunnel_rs.net.datagrams import Batch, DatagramSocket, connect_udp
 from tunnel_rs.net.gateway import address_towards
 from tunnel_rs.proto.port_mapping import (
@@ -73,12 +73,21 @@ class PortControl:
         )
 
     async def release(self) -> None:
-        """Take the mapping back. Raises as `obtain`."""
-        request = replace(self._request, lifetime=0)
-        if self._speaks_pcp:
-            await self._ask(request.pcp(), lambda answer: decode_pcp(answer, request))
-        else:
+        """Take the mapping back. A router that refuses is asked for the shortest lease instead:
+        miniupnpd forgets whose a pinhole is when it renews it, but renews it for anybody. Raises as
+        `obtain`."""
+        if not self._speaks_pcp:
+            request = replace(self._request, lifetime=0)
             await self._ask(request.nat_pmp(), lambda answer: decode_nat_pmp(answer, request, None))
+            return
+        try:
+            await self._lease_for(0)
+        except ProtocolError:
+            await self._lease_for(1)
+
+    async def _lease_for(self, seconds: int) -> None:
+        request = replace(self._request, lifetime=seconds)
+        await self._ask(request.pcp(), lambda answer: decode_pcp(answer, request))
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -22,7 +22,7 @@ SHORTEST_LIFETIME, LONGEST_LIFETIME = 120, 86_400
 """Seconds. Outside of these a router's word is not taken: it would have us ask all the time, or
 hardly ever."""
 
-RETRY_WAITS = (0.25, 0.5, 1.0)
+RETRY_WAITS: tuple[float, ...] = (0.25, 0.5, 1.0)
 """Seconds to wait for an answer to each try (RFC 6886 section 3.1, cut short: a router is near)."""
 
 _PCP_REQUEST = struct.Struct(">BBxxI16s")
