@@ -133,6 +133,26 @@ async def test_a_lone_write_leaves_at_once_and_what_follows_in_that_turn_in_one_
 
 
 @virtual_time
+async def test_the_next_question_leaves_at_once_when_the_peer_has_said_something() -> None:
+    async with connected() as pair:
+        stream = await pair.here.open_stream()
+        await asyncio.sleep(1)
+        sent = pair.client.path.sent
+        for _ in range(3):  # none is acknowledged
+            sent.clear()
+            stream.write(b"question")
+            assert len(sent) == 1
+            stream.write(b"and more in the same turn")
+            assert len(sent) == 1
+            pair.here.process_events()
+        stream.write(bytes(2000))
+        pair.here.process_events()
+        sent.clear()
+        stream.write(b"a lot is in flight")
+        assert not sent
+
+
+@virtual_time
 async def test_writes_that_the_peer_gives_no_room_for_cost_one_flush_a_turn() -> None:
     async with connected() as pair:
         stream = await pair.here.open_stream()

@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -588,6 +589,44 @@ async def test_datagrams_the_kernel_has_not_coalesced_are_joined_to_trains(
         (b"dddd", 4, one),
         (b"eeee", 4, other),
     ]
+
+
+async def test_no_other_datagram_is_looked_for_behind_a_lone_one_unless_they_come_fast(
+    open_socket: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, sink = open_socket()
+    clock = SimpleNamespace(time=lambda: now)
+    waiting: list[bytes] = []
+    looks = 0
+
+    def read(into: memoryview) -> tuple[int, int, SockAddr]:
+        nonlocal looks
+        looks += 1
+        if not waiting:
+            raise BlockingIOError
+        data = waiting.pop(0)
+        into[: len(data)] = data
+        return len(data), len(data), ("127.0.0.1", 9)
+
+    def wake(*datagrams: bytes) -> int:
+        nonlocal looks
+        waiting.extend(datagrams)
+        looks = 0
+        sock._readable()
+        return looks
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sock, "_loop", clock)
+        patched.setattr(sock, "_read_message", read)
+        patched.setattr(sock, "_read_one", read)
+        now = 10.0
+        assert wake(b"question") == 2
+        now = 10.001
+        assert wake(b"question", b"burst") == 1
+        assert sink.datagrams == [b"question"] * 2
+        now = 10.0011
+        assert wake(b"goes", b"on") == 4
+        assert sink.datagrams[2:] == [b"burst", b"goes", b"on"]
 
 
 async def test_an_event_loop_that_cannot_watch_sockets_is_told(

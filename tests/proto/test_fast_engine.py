@@ -53,9 +53,9 @@ class Talker:
         self.offset = 1
         self.number = self.client._packet_number
 
-    def packet(self, *, skip: int = 0) -> bytes:
+    def packet(self, *, skip: int = 0, size: int = 40) -> bytes:
         self.number += skip
-        data = payload(40)
+        data = payload(size)
         offset = (self.offset | 0xC0 << 56).to_bytes(8, "big")  # all packets are of one size
         frames = b"\x0c" + varint(STREAM) + offset + data
         self.offset += len(data)
@@ -245,12 +245,23 @@ def test_after_a_gap_acknowledgements_are_frequent_again(network: Network) -> No
     assert [i for i, answer in enumerate(answers) if answer is not None] == [7, 15]
 
 
-def test_a_single_packet_is_acknowledged_within_ten_milliseconds(network: Network) -> None:
+@pytest.mark.parametrize(
+    ("size", "rtt", "low", "high"),
+    [
+        (1100, 0.001, 0.0005, 0.003),
+        (1100, 0.04, 0.004, 0.006),
+        (1100, 1.0, 0.009, 0.0101),
+        (100, 0.001, 0.009, 0.0101),  # the peer has no more to send: nothing waits
+    ],
+)
+def test_a_single_packet_is_acknowledged_within_ten_milliseconds(
+    network: Network, size: int, rtt: float, low: float, high: float
+) -> None:
     talker = Talker(network)
-    for rtt, low, high in ((0.001, 0.0005, 0.003), (0.04, 0.004, 0.006), (1.0, 0.009, 0.0101)):
+    for _ in range(3):
         talker.server._recovery._rtt_smoothed = rtt
         start = network.now
-        assert talker.say(talker.packet()) is None
+        assert talker.say(talker.packet(size=size)) is None
         due = talker.server.get_timer()
         assert due is not None and low <= due - start <= high
         network.now = due
@@ -333,8 +344,11 @@ def test_packets_older_than_anyone_remembers_are_dropped(network: Network) -> No
     assert before == bytes(talker.server._spaces[ONE_RTT].ack_queue[0].start.to_bytes(4, "big"))
 
 
-def test_an_answer_carries_the_acknowledgement_of_its_question(network: Network) -> None:
+def test_an_answer_carries_the_acknowledgement_of_its_question_on_a_long_path(
+    network: Network,
+) -> None:
     talker = Talker(network)
+    talker.server._recovery._rtt_smoothed = 0.02  # the next answer would be too late
     first = talker.number
     assert talker.say(talker.packet()) is None
     talker.server.write(STREAM, b"answer", False)
@@ -343,6 +357,27 @@ def test_an_answer_carries_the_acknowledgement_of_its_question(network: Network)
     told = talker.ranges(bytes(trains[0][0]))
     assert told is not None and first in told[-1]
     assert talker.server._spaces[ONE_RTT].ack_at is None
+
+
+def test_on_a_short_path_one_answer_acknowledges_several_questions(network: Network) -> None:
+    talker = Talker(network)
+    talker.server._recovery._rtt_smoothed = 0.001
+    told = []
+    for _ in range(9):
+        assert talker.say(talker.packet()) is None
+        talker.server.write(STREAM, b"answer", False)
+        ((train, _, _),) = talker.server.trains(network.now)
+        told.append(talker.ranges(bytes(train)) is not None)
+        network.now += 0.0005
+    assert told == [False, False, False, True] * 2 + [False]
+
+
+def test_a_gap_is_told_with_the_next_answer(network: Network) -> None:
+    talker = Talker(network)
+    talker.server._recovery._rtt_smoothed = 0.001
+    assert talker.say(talker.packet()) is None
+    told = talker.say(talker.packet(skip=1))
+    assert told is not None and len(told) == 2
 
 
 def test_questions_and_answers_need_one_datagram_each(network: Network) -> None:

@@ -11,7 +11,7 @@ from aioquic.quic.packet import QuicErrorCode
 from tunnel_rs.errors import LinkClosedError, UnreachableError, WrongPeerError
 from tunnel_rs.net.quic_stream import QuicStream
 from tunnel_rs.net.waiters import serve_first, wait_in_line
-from tunnel_rs.proto.engine import Address, Train
+from tunnel_rs.proto.engine import DATAGRAM_SIZE, Address, Train
 from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.multipath_frames import PathError
 from tunnel_rs.proto.path_state import PathAbandoned, PathsChanged, PathState, PeerMoved
@@ -73,6 +73,8 @@ class QuicConnection:
         self._next_incoming = 1 if engine.is_client else 0
         """Id of the next stream the peer opens; what is below and unknown has ended."""
         self._timer: asyncio.TimerHandle | None = None
+        self._has_heard = False
+        """The peer has said something since a lone question last left."""
         self._timer_due = 0.0  # kept here: what uvloop returns for a due call cannot tell it
         self._discarded = False
         self._paths_changed = False
@@ -186,12 +188,16 @@ class QuicConnection:
             self._owner.schedule_flush(self)
 
     def data_written(self, n: int) -> None:
-        """A lone question leaves at once. While other data waits or is in flight, or a batch is
-        read, what is written in one turn of the loop leaves together."""
-        if self.engine.total_unsent > n or self._owner.in_batch:
-            self.schedule_flush()
-        else:
+        """A lone question leaves at once: all is acknowledged, or the peer has said something since
+        the last one and less than a packet is in flight. Else, and while a batch is read, what is
+        written in one turn of the loop leaves together."""
+        others = self.engine.total_unsent - n
+        is_lone = not others or (self._has_heard and others < DATAGRAM_SIZE)
+        if is_lone and not self._owner.in_batch:
+            self._has_heard = False
             self.flush()
+        else:
+            self.schedule_flush()
 
     def pause(self, stream: QuicStream) -> None:
         self._paused[stream] = None
@@ -230,6 +236,7 @@ class QuicConnection:
 
     def _process_events(self) -> None:
         engine = self.engine
+        self._has_heard = True
         chunks: dict[int, list[bytes]] = {}
         while (event := engine.next_event()) is not None:
             if isinstance(event, events.StreamDataReceived):

@@ -34,6 +34,8 @@ _ANCILLARY_SIZE = 128
 _LARGEST = 65_535
 _GATHERED = 2 * _LARGEST + (64 << 10)
 _READS_PER_WAKE = 64
+_CALM = 0.0005
+"""Seconds between lone datagrams after which no other is looked for behind one."""
 _BYTES_PER_WAKE = 512 << 10
 _SEGMENT_FORMAT = struct.Struct("=H")
 _MAX_REMEMBERED = 4096
@@ -86,6 +88,7 @@ class UdpSocket:
         self._closed = False
         self._was_lone = False
         """The last wake-up brought one datagram."""
+        self._woken_at = 0.0
         self._errors: dict[SockAddr, OSError] = {}
         self._sources: dict[SockAddr, ControlMessage] = {}
         self._source_messages: dict[bytes, ControlMessage] = {}
@@ -195,6 +198,9 @@ class UdpSocket:
             self._sink.end_batch()
             if self._closed:
                 return
+            last, self._woken_at = self._woken_at, self._loop.time()
+            if lone == 1 and self._woken_at - last >= _CALM:
+                return  # nothing else is likely; if it is there, the loop says so
         datagrams = lone + read(_READS_PER_WAKE)
         if datagrams > lone or not self._was_lone:
             self._sink.end_batch()

@@ -45,6 +45,10 @@ ACK_EVERY = 32
 _ACK_EVERY_EARLY = 8
 _EARLY_PACKETS = 256
 _MIN_ACK_DELAY, _MAX_ACK_DELAY = 0.002, 0.010
+_LONE_PACKET = 1000
+"""Bytes of frames; a peer that sends less has no more to send, and waits for no acknowledgement."""
+_LEAD_EVERY = 4
+"""Packets that an answer acknowledges at once; before that it leaves them to the next one."""
 _MAX_LEAD = 80
 
 _SCRATCH = memoryview(bytearray(MAX_TRAIN))
@@ -391,9 +395,11 @@ class FastEngine(MultipathEngine):
         self._heard(now)
         self._received_count += len(opened)
         self._unacknowledged += eliciting
-        if eliciting and space.ack_at is None:
-            delay = min(max(_MIN_ACK_DELAY, self.smoothed_rtt / 8), _MAX_ACK_DELAY)
-            space.ack_at = now + delay
+        if eliciting:
+            largest = max(len(opened[0][1]), len(opened[-1][1]))
+            due = now + self._ack_patience(largest)
+            if space.ack_at is None or due < space.ack_at:
+                space.ack_at = due
         return stopped
 
     def _take_opened(self, opened: list[tuple[int, bytes]], train: memoryview, now: float) -> int:
@@ -562,6 +568,12 @@ class FastEngine(MultipathEngine):
 
     # Acknowledging
 
+    def _ack_patience(self, size: int) -> float:
+        """Seconds that the acknowledgement of packets of up to `size` bytes may wait for more."""
+        if size < _LONE_PACKET:
+            return _MAX_ACK_DELAY
+        return min(max(_MIN_ACK_DELAY, self.smoothed_rtt / 8), _MAX_ACK_DELAY)
+
     def _schedule_ack(self, now: float) -> None:
         """At the end of a batch: acknowledge at once on a gap, and when enough has come."""
         if not self._unacknowledged:
@@ -574,10 +586,13 @@ class FastEngine(MultipathEngine):
             space.ack_at = now
 
     def _ack_lead(self, now: float, room: int) -> bytes:
-        """An ACK frame to put before the data of a small packet, so that an answer carries the
-        acknowledgement of its question; empty when none is due or it does not fit."""
+        """An ACK frame to put before the data of a small packet, so that answers carry the
+        acknowledgement of their questions; empty when it does not fit, or when the next answer is
+        early enough: reading one costs the peer as much as the data."""
         space = self._space
         if space.ack_at is None or room < _MAX_LEAD or len(space.ack_queue) > ack_frames.MAX_RANGES:
+            return b""
+        if space.ack_at > now + self.smoothed_rtt and self._unacknowledged < _LEAD_EVERY:
             return b""
         received = space.largest_received_time
         assert received is not None
