@@ -21,6 +21,7 @@ class FakeEngine:
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     consumed_bytes: int = 0
+    worth_telling: int = 0
     waiting: int = 0
     others: int = 0
     send_window: int = 4 << 20
@@ -44,8 +45,9 @@ class FakeEngine:
     def stop(self, stream_id: int, code: int) -> None:
         self.calls.append(("stop", code))
 
-    def consumed(self, stream_id: int, n: int) -> None:
+    def consumed(self, stream_id: int, n: int) -> bool:
         self.consumed_bytes += n
+        return self.consumed_bytes >= self.worth_telling
 
 
 class Owner:
@@ -193,6 +195,17 @@ async def test_consuming_after_the_link_has_ended_does_nothing(
     flushes = owner.flushes
     stream.consumed(5)
     assert (owner.fake.consumed_bytes, owner.flushes) == (0, flushes)
+
+
+async def test_a_window_that_is_not_worth_telling_is_no_reason_to_send(
+    owner: Owner, stream: QuicStream
+) -> None:
+    Tape(stream, consume=False)
+    owner.fake.worth_telling = 5
+    stream.consumed(4)
+    assert not owner.flushes
+    stream.consumed(1)
+    assert owner.flushes
 
 
 async def test_stop_tells_the_peer_and_counts_what_still_comes_as_consumed(

@@ -66,12 +66,21 @@ class Talker:
 
     def say(self, *datagrams: bytes) -> list[range] | None:
         """What the server acknowledges at once; None when it waits."""
+        self.hear(*datagrams)
+        return self.answer()
+
+    def hear(self, *datagrams: bytes) -> None:
         size = len(datagrams[0])
         train = memoryview(b"".join(datagrams))
         self.server.receive(train, size, CLIENT, self.network.now)
         while self.server.next_event() is not None:
             pass
-        return self.answer()
+
+    def ping(self) -> bytes:
+        datagram = forged(self.client, b"\x01" + bytes(40), number=self.number)
+        self.number += 1
+        self.client._packet_number = self.number
+        return datagram
 
     def answer(self) -> list[range] | None:
         ranges: list[range] | None = None
@@ -370,6 +379,63 @@ def test_on_a_short_path_one_answer_acknowledges_several_questions(network: Netw
         told.append(talker.ranges(bytes(train)) is not None)
         network.now += 0.0005
     assert told == [False, False, False, True] * 2 + [False]
+
+
+def test_lone_data_in_order_needs_no_look_at_what_to_send(network: Network) -> None:
+    talker = Talker(network)
+    talker.answer()
+    heard = []
+    for _ in range(8):
+        talker.hear(talker.packet())
+        heard.append(talker.server.has_only_heard)
+    assert heard == [True] * 7 + [False]  # so many are acknowledged at once
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        lambda talker: talker.server.write(STREAM, b"answer", False),
+        lambda talker: talker.server.send_ping(7),
+        lambda talker: talker.server.reset(STREAM, 1),
+        lambda talker: talker.packet(),  # lost
+        lambda talker: talker.hear(talker.ping()),
+        lambda talker: talker.server.consumed(STREAM, 8 << 20),
+    ],
+    ids=["data", "ping", "reset", "gap", "other frames", "limits"],
+)
+def test_anything_beside_it_is_a_reason_to_look(
+    network: Network, disturb: Callable[[Talker], object]
+) -> None:
+    talker = Talker(network)
+    talker.answer()
+    disturb(talker)
+    talker.hear(talker.packet())
+    assert not talker.server.has_only_heard
+    talker.answer()
+
+
+def test_a_violation_is_a_reason_to_look(network: Network) -> None:
+    talker = Talker(network)
+    talker.answer()
+    talker.server._streams[STREAM].max_stream_data_local = talker.offset
+    talker.hear(talker.packet())
+    assert talker.server.is_closing
+    assert not talker.server.has_only_heard
+
+
+def test_an_acknowledgement_is_a_reason_to_look(network: Network) -> None:
+    client, server = network.client, network.server
+    assert server is not None
+    server.engine.write(STREAM, b"question", False)
+    network.run(1, lambda: bool(client.received.get(STREAM)))
+    client.engine._recovery._rtt_smoothed = 1.0
+    client.engine.write(STREAM, bytes(100), False)
+    ((train, size, _),) = client.engine.trains(network.now)
+    assert server.engine._space.ack_eliciting_in_flight
+    server.engine.trains(network.now)
+    server.engine.receive(memoryview(train), size, CLIENT, network.now)
+    assert not server.engine._space.ack_eliciting_in_flight
+    assert not server.engine.has_only_heard
 
 
 def test_a_gap_is_told_with_the_next_answer(network: Network) -> None:

@@ -132,7 +132,10 @@ class QuicEndpoint:
         self._by_id: dict[bytes, QuicConnection] = {}
         self._dialled: dict[QuicConnection, None] = {}
         self._ids: dict[QuicConnection, set[bytes]] = {}
+        self._received: dict[QuicConnection, None] = {}
+        """What got datagrams in this batch."""
         self._touched: dict[QuicConnection, None] = {}
+        """What may have something to send."""
         self._flush_scheduled = False
         self._in_batch = False
         self._held: dict[Face, deque[Train]] = {}
@@ -334,19 +337,21 @@ class QuicEndpoint:
                 connection = self._stray(part[:segment_size], address, now)
             if connection is not None:
                 connection.receive(part, segment_size, address, now)
-                self._touched[connection] = None
+                self._received[connection] = None
             start = end
 
     def end_batch(self) -> None:
         """A face has nothing more for now."""
-        touched, self._touched = self._touched, {}
-        for connection in touched:
+        received, self._received = self._received, {}
+        for connection in received:
             connection.process_events()
         self._in_batch = False
-        touched.update(self._touched)
-        self._touched = {}
+        touched, self._touched = self._touched, {}
         for connection in touched:
             connection.flush()
+        for connection in received:
+            if connection not in touched:
+                connection.flush_after_receiving()
 
     def paths_lost(self, concerns: Callable[[Address], bool]) -> None:
         """A face cannot send to the addresses that `concerns` holds for."""

@@ -195,9 +195,8 @@ class QuicConnection:
         is_lone = not others or (self._has_heard and others < DATAGRAM_SIZE)
         if is_lone and not self._owner.in_batch:
             self._has_heard = False
-            self.flush()
-        else:
-            self.schedule_flush()
+            self._send(self.engine.urgent_trains)
+        self.schedule_flush()
 
     def pause(self, stream: QuicStream) -> None:
         self._paused[stream] = None
@@ -392,19 +391,37 @@ class QuicConnection:
         for stream in streams.values():
             stream.lose(error)
 
+    def flush_after_receiving(self) -> None:
+        """As `flush`, but without a look when it would find nothing."""
+        if self.engine.has_only_heard:
+            self._set_timer()
+        else:
+            self.flush()
+
     def flush(self) -> None:
         """Send what may leave now and set the timer; forget the connection when it is over."""
+        self._send(self.engine.trains)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         if self._discarded:
             return
         try:
-            trains = self.engine.trains(self._loop.time())
-            if trains:
-                self._owner.send_trains(trains)
             self._arm()
         except Exception as exc:
             self._break(exc)
         if self.engine.is_terminated:
             self.discard()
+
+    def _send(self, trains: Callable[[float], list[Train]]) -> None:
+        if self._discarded:
+            return
+        try:
+            found = trains(self._loop.time())
+            if found:
+                self._owner.send_trains(found)
+        except Exception as exc:
+            self._break(exc)
 
     def _arm(self) -> None:
         due = self.engine.get_timer()

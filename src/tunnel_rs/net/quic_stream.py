@@ -131,8 +131,8 @@ class QuicStream:
 
     def consumed(self, n: int) -> None:
         if self.lost is None or self.lost[0] is None:
-            self._owner.engine.consumed(self.stream_id, n)
-            self._owner.schedule_flush()
+            if self._owner.engine.consumed(self.stream_id, n):
+                self._owner.schedule_flush()
 
     @property
     def max_datagram(self) -> int:

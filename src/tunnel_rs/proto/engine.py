@@ -335,10 +335,10 @@ class Engine(PathMoves):
         self._is_trusted = True
         self._look_at_buffer()
 
-    def consumed(self, stream_id: int, n: int) -> None:
+    def consumed(self, stream_id: int, n: int) -> bool:
         if self._granted is not None:
             self._fit_window(self._granted)
-        super().consumed(stream_id, n)
+        return super().consumed(stream_id, n)
 
     def _look_at_buffer(self) -> None:
         """The socket may be another one than before."""
@@ -487,6 +487,17 @@ class Engine(PathMoves):
             self._first_flight = trains
             return [(data, size, to) for to in self._candidates for data, size, _ in trains]
         return trains
+
+    @property
+    def has_only_heard(self) -> bool:
+        """Whether there is nothing to send for what has come since `trains` was called, but an
+        acknowledgement that `get_timer` knows of."""
+        return False
+
+    def urgent_trains(self, now: float) -> list[Train]:
+        """What should not wait for a look at all that may have to be sent; call `trains` later in
+        the same turn for the rest."""
+        return self.trains(now)
 
     def _packets(self, now: float) -> list[Train]:
         """All packets that may leave now, but path MTU probes."""

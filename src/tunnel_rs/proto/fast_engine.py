@@ -82,8 +82,42 @@ class FastEngine(MultipathEngine):
         self._ack_early_until = _EARLY_PACKETS
         self._ack_now = False
         self._streams_turn = False
+        self._must_look = True
+        """Something has come since `trains` that may be answered."""
+
+    @property
+    def has_only_heard(self) -> bool:
+        return not (
+            self._must_look
+            or self._close_pending
+            or self._ack_now
+            or self._unacknowledged >= _ACK_EVERY_EARLY
+            or self._work
+            or self._outgoing
+            or self._limits_changed
+            or self._raised_windows
+            or self._ping_pending
+            or self._probe_pending
+            or self._queue
+        )
 
     # Sending
+
+    def trains(self, now: float) -> list[Train]:
+        trains = super().trains(now)
+        self._must_look = False
+        return trains
+
+    def urgent_trains(self, now: float) -> list[Train]:
+        data = self._data_path
+        if (
+            not self._can_send_trains()
+            or data is not self._path
+            or data.drain_at is not None
+            or self._mtu_address != self.address
+        ):
+            return []
+        return self._data_trains(now)
 
     def _packets(self, now: float) -> list[Train]:
         if not self._can_send_trains():
@@ -92,10 +126,6 @@ class FastEngine(MultipathEngine):
         trains: list[Train] = []
         if self._work or self._outgoing:
             trains = self._data_trains(now)
-            # Freshly built packets restart the idle timer like any other (RFC 9000 section 10.1).
-            if trains and not self._ack_eliciting_sent_since_receipt:
-                self._ack_eliciting_sent_since_receipt = True
-                self._close_at = now + self._idle_timeout()
         else:
             self._pacing_at = None
         if self._has_slow_work(now):
@@ -185,6 +215,10 @@ class FastEngine(MultipathEngine):
                     budget -= self._datagram_trains(sealer, budget, now, trains)
         if (self._work or self._outgoing) and window >= size and budget <= 0:
             self._pacing_at = pacer.next_send_time(now)
+        # Freshly built packets restart the idle timer like any other (RFC 9000 section 10.1).
+        if trains and not self._ack_eliciting_sent_since_receipt:
+            self._ack_eliciting_sent_since_receipt = True
+            self._close_at = now + self._idle_timeout()
         return trains
 
     def _datagram_trains(
@@ -341,6 +375,8 @@ class FastEngine(MultipathEngine):
     # Receiving
 
     def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
+        if self._path is not self._data_path:
+            self._must_look = True
         if not self._can_receive_trains(train, address):
             self._count_slow(train, segment_size)
             super()._take_in(train, segment_size, address, now)
@@ -360,6 +396,7 @@ class FastEngine(MultipathEngine):
                 return
 
     def _count_slow(self, train: memoryview, segment_size: int) -> None:
+        self._must_look = True
         self._unacknowledged += -(-len(train) // segment_size)
 
     def _can_receive_trains(self, train: memoryview, address: Address) -> bool:
@@ -452,6 +489,7 @@ class FastEngine(MultipathEngine):
         acknowledged, delay, end = ack
         if acknowledged.bounds().stop > self._packet_number:
             return frames  # packets that were never sent
+        self._must_look = True  # there may be room for what waits
         self._recovery.on_ack_received(
             ack_rangeset=acknowledged,
             ack_delay=(delay << self._remote_ack_delay_exponent) / 1_000_000,
@@ -545,6 +583,7 @@ class FastEngine(MultipathEngine):
 
     def _take_frames(self, frames: bytes, train: memoryview, now: float) -> int:
         """Any other packet: aioquic's parser. Returns 1 when it elicits an acknowledgement."""
+        self._must_look = True
         context = QuicReceiveContext(
             epoch=_ONE_RTT,
             host_cid=bytes(train[1 : 1 + CONNECTION_ID_LENGTH]),

@@ -142,15 +142,16 @@ class StreamScheduler(QuicConnection):
             return 0
         return len(stream.sender._buffer)
 
-    def consumed(self, stream_id: int, n: int) -> None:
-        """Count n received bytes as passed on; opens the stream's and the connection's window."""
+    def consumed(self, stream_id: int, n: int) -> bool:
+        """Count n received bytes as passed on; opens the stream's and the connection's window.
+        Whether there are limits to tell the peer."""
         self._connection_window.consumed += n
         if self._connection_window.update(self._local_max_data.used):
             self._limits_changed = True
         stream = self._streams.get(stream_id)
         if stream is None or stream.receiver.is_finished:
             self._windows.pop(stream_id, None)
-            return
+            return self._limits_changed
         window = self._windows.get(stream_id)
         if window is None:
             window = StreamWindow(self._stream_window_initial, self._stream_window_maximum)
@@ -158,6 +159,7 @@ class StreamScheduler(QuicConnection):
         if window.consume(n):
             stream.max_stream_data_local = window.limit
             self._raised_windows[stream_id] = None
+        return self._limits_changed or bool(self._raised_windows)
 
     def grow_connection_window(self, size: int) -> None:
         """Trust the peer with a window of `size` bytes over all streams."""
