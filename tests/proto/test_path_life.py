@@ -386,6 +386,37 @@ def test_a_peer_that_forgot_one_path_has_not_forgotten_the_connection(
     assert client.is_terminated and client.was_closed_by_peer
 
 
+def test_a_peer_that_forgot_a_path_and_does_not_answer_on_the_other_has_forgotten_all(
+    network: PathNetwork,
+) -> None:
+    second = network.open(SECOND)
+    client, _ = network.both()
+    network.settle()
+    reset = reset_of(network, second)
+    network.links[FIRST].cut()
+    network.links[SECOND].cut()
+    network.inject(CLIENT, reset, SECOND)
+    assert not client.is_closing
+    network.run(3, lambda: client.is_terminated)
+    assert client.is_terminated and client.was_closed_by_peer
+
+
+def test_a_data_path_that_answered_after_a_reset_may_fall_silent_again(
+    network: PathNetwork,
+) -> None:
+    second = network.open(SECOND)
+    client, _ = network.both()
+    network.inject(CLIENT, reset_of(network, second), SECOND)
+    network.settle()
+    network.links[FIRST].cut()
+    client.send_ping(7)
+    network.run(5)
+    assert not client.is_closing
+    network.links[FIRST].cut(False)
+    network.run(5)
+    exchange(network, 20_000)
+
+
 # As without multipath
 
 

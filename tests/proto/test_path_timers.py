@@ -65,6 +65,22 @@ def test_one_path_is_kept_alive_as_without_multipath(network: PathNetwork) -> No
     assert network.datagrams - before < 40
 
 
+def test_who_was_stopped_beyond_the_idle_timeout_sends_nothing_more(network: PathNetwork) -> None:
+    """A local program's data may be seen before the timer is: it would begin a new timeout."""
+    client, _ = network.both()
+    stream = client.open_stream()
+    assert stream is not None
+    network.settle()
+    now = network.now + 400
+    client.write(stream, b"question", False)
+    assert not client.urgent_trains(now)
+    assert not client.trains(now)
+    due = client.get_timer()
+    assert due is not None and due < now
+    client.handle_timer(now)
+    assert client.is_terminated and client.timed_out
+
+
 # Failover
 
 

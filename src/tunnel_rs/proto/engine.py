@@ -409,10 +409,15 @@ class Engine(PathMoves):
     def _is_too_late(self, now: float) -> bool:
         """Whether the idle timeout is over, and with it the connection. Who was stopped for longer
         finds packets from before, and is not to take them for signs of life."""
-        if self._close_at is None or now <= self._close_at or self._state in _ENDED:
+        if not self._is_overdue(now):
             return False
         self.handle_timer(now)
         return self.is_terminated
+
+    def _is_overdue(self, now: float) -> bool:
+        """Whether the idle timeout is over, and `handle_timer` has yet to hear of it. What is sent
+        meanwhile would begin another one."""
+        return self._close_at is not None and now > self._close_at and self._state not in _ENDED
 
     def _take_in(self, train: memoryview, segment_size: int, address: Address, now: float) -> None:
         """What `receive` does, for the path the train belongs to."""
@@ -456,6 +461,9 @@ class Engine(PathMoves):
         return any(hmac.compare_digest(datagram[-16:], token) for token in tokens)
 
     def _was_reset(self, datagram: bytes, now: float) -> None:
+        self._was_forgotten()
+
+    def _was_forgotten(self) -> None:
         self.was_closed_by_peer = True
         self._terminate(QuicErrorCode.NO_ERROR, "the peer has forgotten this connection")
 

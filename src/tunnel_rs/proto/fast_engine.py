@@ -112,6 +112,7 @@ class FastEngine(MultipathEngine):
         data = self._data_path
         if (
             not self._can_send_trains()
+            or self._is_overdue(now)
             or data is not self._path
             or data.drain_at is not None
             or self._mtu_address != self.address

@@ -221,6 +221,8 @@ class MultipathEngine(PathFrames):
         return self._has_traversal
 
     def trains(self, now: float) -> list[Train]:
+        if self._is_overdue(now):
+            return []
         if now < self._rounds_at or not self._has_traversal or not self._may_tell:
             return super().trains(now)
         self._tell(now)

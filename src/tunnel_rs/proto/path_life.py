@@ -60,6 +60,8 @@ class PathLife(PathOutput):
         at most MAX_PATHS ids are not in one run."""
         self._no_path_at: float | None = None
         """When the connection ends for want of a path."""
+        self._forgotten_at: float | None = None
+        """When the peer had forgotten a spare path, until the data path answers."""
 
     # Facts
 
@@ -431,11 +433,14 @@ class PathLife(PathOutput):
 
     def _was_reset(self, datagram: bytes, now: float) -> None:
         """A peer that has forgotten one path (our word of that was lost, or its) has not forgotten
-        the connection, as long as data goes on another."""
+        the connection, as long as the data path answers."""
         for path in self._live:
             held = self._peer_id(path) if path.is_open and path is not self._data_path else None
             if held is not None and held.stateless_reset_token == datagram[-RESET_TOKEN_SIZE:]:
                 self._abandon(path, PathError.PATH_UNSTABLE_OR_POOR, now, by_peer=False)
+                if self._forgotten_at is None:
+                    self._forgotten_at = now
+                    self._on_path(self._data_path, partial(self.ask, now))
                 return
         super()._was_reset(datagram, now)
 

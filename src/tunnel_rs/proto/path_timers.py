@@ -211,8 +211,14 @@ class PathTimers(PathLife):
         """Notice when the data path answers nothing, and leave it when another path does."""
         data = self._data_path
         probes = data.probes
+        if self._forgotten_at is not None and data.answered_at > self._forgotten_at:
+            self._forgotten_at = None
         if not probes:
             self._answers_again(data)
+            return
+        if probes >= FAILOVER_PTOS and self._forgotten_at is not None and not self._living(data):
+            # The peer has begun anew, and its packets for another address reach nobody.
+            self._was_forgotten()
             return
         if data.probing_since is None:
             data.probing_since = now
