@@ -89,6 +89,25 @@ def test_a_client_that_was_stopped_goes_on_within_three_seconds(behind_nats: Pat
         assert session.echo_within(3.0) < 3.0
 
 
+def test_a_server_that_was_killed_and_begins_anew_is_found_by_the_word_of_its_relay(
+    behind_nats: PathLab,
+) -> None:
+    """It has another port, so that the direct path leads nowhere."""
+    with behind_nats.session() as session:
+        assert session.direct(15.0) is not None, session.text
+        session.server.process.kill()
+        session.server.process.wait()
+        again = behind_nats.server()
+        try:
+            session.sock.sendall(b"who is silent is asked every ten seconds only")
+            lost = session.client.next("tunnel_lost", 10.0)
+            assert lost is not None, session.text
+            assert lost[1]["reason"] == "the peer has forgotten this connection"
+            assert session.client.next("tunnel_up", 5.0), session.text
+        finally:
+            again.end()
+
+
 def test_direct_only_never_forwards_over_a_relay(lab: PathLab) -> None:
     for side in "AB":
         lab.lab.set_nat(side, Nat.RESTRICTED)
