@@ -22,7 +22,7 @@ from bench import lines
 from bench.lines import HERE, OFFLINE, Line, OurServer, core, free_port, listening
 from bench.processes import PATH, BenchError, Program, printed, python
 
-MAKE = Callable[[int], AbstractContextManager[Line]]
+MAKE = Callable[..., AbstractContextManager[Line]]
 ETHERNET = (str(HERE / "ethernet.py"),)
 UNTOUCHED = (str(HERE / "untouched.py"),)
 LEAST_CARRIED = 1_000_000
@@ -40,8 +40,14 @@ class Compared:
     """50 streams at a time too."""
     slow: bool = False
     """A few Mbit/s: a shorter warm-up, and longer transfers for as many losses to count."""
+    by_chance: bool = False
+    """What the path does is drawn by lot: another draw in each run, the same for all lines."""
     setting: str = ""
     """For the plot: the engine setting that it stands for."""
+
+    def begin(self, target: int, run: int) -> AbstractContextManager[Line]:
+        """The line, up and leading to port `target`, in the `run`-th run."""
+        return self.make(target, seed=run) if self.by_chance else self.make(target)
 
 
 @contextmanager
@@ -51,13 +57,14 @@ def over_wire(
     settings: str = "",
     path: tuple[str, ...] = (),
     runner: tuple[str, ...] = ETHERNET,
+    seed: int = 0,
 ) -> Iterator[Line]:
-    """Ours, with `bench/wire.py` between the two sides; `path`: its options. One path only: the
-    sides would find the direct one around the wire."""
+    """Ours, with `bench/wire.py` between the two sides; `path`: its options, `seed` one of them.
+    One path only: the sides would find the direct one around the wire."""
     settings = f"multipath = false\n{settings}"
     with OurServer(settings=settings, allowed_tcp=("127.0.0.0/8",), runner=runner) as server:
         far = server.address.rpartition(":")[2]
-        with Program(python(HERE / "wire.py", far, *path)) as wire:
+        with Program(python(HERE / "wire.py", far, *path, "--seed", str(seed))) as wire:
             near = wire.wait_for("port ").rpartition(" ")[2]
             tunnel = ("-s", f"tcp://127.0.0.1:{target}", "-t", "127.0.0.1:0")
             with server.client(*tunnel, address=f"127.0.0.1:{near}") as client:
@@ -211,13 +218,17 @@ ALL: dict[str, Compared] = {
     ),
     IROH: Compared(to_iroh, small=True),
     WIRE: Compared(over_wire),
-    LOSS: Compared(partial(over_wire, path=_LOSS), slow=True),
+    LOSS: Compared(partial(over_wire, path=_LOSS), slow=True, by_chance=True),
     LOSS_STOCK: Compared(
-        partial(over_wire, settings=_NO_FAST, path=_LOSS, runner=UNTOUCHED), slow=True
+        partial(over_wire, settings=_NO_FAST, path=_LOSS, runner=UNTOUCHED),
+        slow=True,
+        by_chance=True,
     ),
-    REORDER: Compared(partial(over_wire, path=_REORDER), slow=True),
+    REORDER: Compared(partial(over_wire, path=_REORDER), slow=True, by_chance=True),
     REORDER_STOCK: Compared(
-        partial(over_wire, settings=_NO_FAST, path=_REORDER, runner=UNTOUCHED), slow=True
+        partial(over_wire, settings=_NO_FAST, path=_REORDER, runner=UNTOUCHED),
+        slow=True,
+        by_chance=True,
     ),
     SSH: Compared(lines.openssh, small=True),
     ASYNCSSH: Compared(lines.asyncssh, small=True),

@@ -32,7 +32,7 @@ from bench.processes import BenchError, Program, python
 
 STREAMS = 50
 WARM_UP = 20_000_000
-SLOWER, LONGER = 10, 1.5
+SLOWER, LONGER = 10, 3
 """For slow lines: the divisor of their warm-up, the factor of their time."""
 MOST, LEAST = 1_000_000_000, 1_000_000
 """Bytes of one bulk transfer; between them it takes the time asked for."""
@@ -100,7 +100,7 @@ def measure_all(names: Sequence[str], target: int, extent: Extent, results: Resu
             if name in results.problems:
                 continue
             tell(f"run {number + 1} of {extent.runs}: {name}")
-            with noted(name, results.problems), compared.ALL[name].make(target) as line:
+            with noted(name, results.problems), compared.ALL[name].begin(target, number) as line:
                 measured = measure(line, compared.ALL[name], extent)
             # Not inside: what comes to light when a line is taken down counts against it too.
             if name not in results.problems:
