@@ -13,7 +13,10 @@ from tunnel_rs.proto.fast_engine import FastEngine
 from tunnel_rs.proto.multipath import MultipathEngine
 from tunnel_rs.proto.path_state import PathAbandoned
 
-pytestmark = pytest.mark.interop
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.timeout(150),  # what iroh does once a minute may have to be waited for
+]
 
 EITHER_ENGINE = pytest.mark.parametrize(
     "make", [FastEngine, MultipathEngine], ids=["fast", "plain"]

@@ -66,9 +66,10 @@ class Met:
 
         It begins a second round when it hears of our candidate, and in one run of fifty has sent
         its only probe in the first, whose answer is void by then. As it has a direct path, it looks
-        again a minute later; here it is told again.
+        again a minute later; here it is told again. On a busy machine that has failed, too, and its
+        own look is waited for.
         """
-        for patience in (3, 3, 3, 30):
+        for patience in (3, 3, 3, 75):
             self.ours.running.set_candidates([self.ways[1]], self.ours.now)
             self.ours.pump()
             try:
