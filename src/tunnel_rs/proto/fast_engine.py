@@ -628,7 +628,7 @@ class FastEngine(MultipathEngine):
     def _ack_lead(self, now: float, room: int) -> bytes:
         """An ACK frame to put before the data of a small packet, so that answers carry the
         acknowledgement of their questions; empty when it does not fit, or when the next answer is
-        early enough: reading one costs the peer as much as the data."""
+        early enough: reading one costs the peer half as much as the data."""
         space = self._space
         if space.ack_at is None or room < _MAX_LEAD or len(space.ack_queue) > ack_frames.MAX_RANGES:
             return b""

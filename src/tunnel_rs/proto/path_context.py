@@ -44,7 +44,6 @@ class Path:
         "context",
         "drain_at",
         "heard_at",
-        "sent_before",
         "host_ids",
         "id",
         "idle_at",
@@ -60,6 +59,7 @@ class Path:
         "recovery",
         "revert_at",
         "rtt",
+        "sent_before",
         "space",
         "status_sequence",
     )
